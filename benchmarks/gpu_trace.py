@@ -88,7 +88,7 @@ def node_of(kernel: Elementwise | Raw, arguments: Sequence[Any]) -> Node:
 
 
 def _of_raw(kernel: Raw, arguments: Sequence[Any]) -> Node:
-    blocks, (threads,), values = compiling.launched(kernel, arguments)
+    blocks, (threads,), values = compiling.launch_arguments(kernel, arguments)
     dtypes, constants = compiling.variant(kernel, arguments)
     pointers = _pointers(kernel)
     arrays = dict(zip(pointers, (v for v in values if hasattr(v, "shape") and v.shape), strict=True))

@@ -18,6 +18,7 @@ from gpunn.errors import CaptureError, DeviceError, OptionError
 from gpunn.kernels.record import Array, Elementwise, Raw
 
 Shape = tuple[int, ...]
+Scratch = Callable[[Shape], Array]  # allocates scratch memory of a shape
 Planned = Callable[[float, float], None]  # a product of fixed arrays: (alpha, beta) → c := alpha a b + beta c
 # Arguments of BLAS for a product: is a transposed, is b, m, n, k, and the leading dimensions of a, b and c.
 Layout = tuple[bool, bool, int, int, int, int, int, int]
@@ -185,11 +186,14 @@ class Buffer:
     """Memory for the largest batch, with a contiguous view (*shape, n) for each batch of n samples."""
 
     def __init__(self, backend: Backend, shape: Shape, capacity: int, dtype: DTypeLike) -> None:
-        if backend.most_elements is not None and prod(shape) * capacity > backend.most_elements:
-            raise OptionError(_too_large(prod(shape), capacity, backend.device, backend.most_elements))
+        size, most = prod(shape), backend.most_elements
+        if most is not None and size * capacity > most:
+            found = f"{capacity:,} samples of {size:,} numbers are {size * capacity:,}"
+            mend = f"take batches of at most {most // size:,} samples, or smaller samples"
+            raise OptionError(f"{backend.device} computes with arrays of at most {most:,} numbers, and {found}: {mend}")
         self.shape = shape
-        self.nbytes = prod(shape) * capacity * np.dtype(dtype).itemsize
-        self._flat = backend.empty((prod(shape) * capacity,), dtype)
+        self.nbytes = size * capacity * np.dtype(dtype).itemsize
+        self._flat = backend.empty((size * capacity,), dtype)
         self._views: dict[int, Array] = {}
 
     def __getitem__(self, n: int) -> Array:
@@ -197,13 +201,6 @@ class Buffer:
         if (view := self._views.get(n)) is None:
             view = self._views[n] = self._flat[: prod(self.shape) * n].reshape(*self.shape, n)
         return view
-
-
-def _too_large(size: int, capacity: int, device: str, most: int) -> str:
-    """Return the error message for a batch with more numbers than a device's kernels can count."""
-    found = f"{capacity:,} samples of {size:,} numbers are {size * capacity:,}"
-    mend = f"take batches of at most {most // size:,} samples, or smaller samples"
-    return f"{device} computes with arrays of at most {most:,} numbers, and {found}: {mend}"
 
 
 def channels_first(shape: Shape) -> Shape:

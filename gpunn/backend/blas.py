@@ -139,10 +139,11 @@ def _parts(m: int, n: int, k: int, library: _Library) -> list[slice]:
     if count < 2 and longer * rest <= _LARGEST_OF_SMALL:
         # OpenBLAS would take two threads, which are slower here than one.
         count = min(longer, -(-longer * rest // _LARGEST_OF_ONE))
-    return _cut(longer, max(1, count))
+    return cut(longer, max(1, count))
 
 
-def _cut(length: int, count: int) -> list[slice]:
+def cut(length: int, count: int) -> list[slice]:
+    """Cut a length into `count` slices that differ by one at most."""
     return [slice(*ends) for ends in pairwise(length * part // count for part in range(count + 1))]
 
 
@@ -193,7 +194,7 @@ def _batch(library: _Library, layouts: Sequence[Layout], a: Matrices, b: Matrice
             _computing.add(me)
             threads = min(most, load_monitor.free()) if len(_computing) == 1 else 1
             if threads not in rounds:
-                rounds[threads] = [arguments(part) for part in _cut(count, -(-count // threads))]
+                rounds[threads] = [arguments(part) for part in cut(count, -(-count // threads))]
             for each in rounds[threads]:
                 function(*each)
         finally:
@@ -208,7 +209,7 @@ def planned_magnitude(x: NDArray[Any]) -> Callable[[], float]:
     if library is None or not x.flags.c_contiguous or x.dtype.char not in "fd":
         return lambda: float(np.abs(x).sum())
     function, flat, one = library.asum[x.itemsize], x.reshape(-1), library.integer(1)
-    parts = [flat[part] for part in _cut(x.size, -(-x.size // _LARGEST_SUM) or 1)]
+    parts = [flat[part] for part in cut(x.size, -(-x.size // _LARGEST_SUM) or 1)]
     arguments = [(library.integer(part.size), _address(part), one) for part in parts]
 
     def magnitude(_kept: Any = x) -> float:

@@ -31,7 +31,7 @@ def variant(kernel: Raw, arguments: Sequence[Any]) -> tuple[dict[str, np.dtype[A
     return {name: arguments[at].dtype for name, at in kernel.types.items()}, kernel.constants(*arguments)
 
 
-def launched(kernel: Raw, arguments: Sequence[Any]) -> tuple[tuple[int, ...], tuple[int], tuple[Any, ...]]:
+def launch_arguments(kernel: Raw, arguments: Sequence[Any]) -> tuple[tuple[int, ...], tuple[int], tuple[Any, ...]]:
     """Return the grid, block and arguments for the launch of a raw kernel."""
     launch = kernel.launch(*arguments)
     blocks = launch.blocks if isinstance(launch.blocks, tuple) else (launch.blocks,)
@@ -46,7 +46,7 @@ def cuda_source(kernel: Raw, types: Mapping[str, np.dtype[Any]], constants: Mapp
     return names + numbers + kernel.preamble + cuda_body(kernel)
 
 
-def described(kernel: Elementwise) -> dict[str, str]:
+def elementwise_arguments(kernel: Elementwise) -> dict[str, str]:
     """Return the arguments of `cupy.ElementwiseKernel` for an element-wise kernel."""
     parameters = {"in_params": kernel.inputs, "out_params": kernel.outputs, "operation": cuda_body(kernel)}
     return {**parameters, "name": kernel.name, "preamble": kernel.preamble, "loop_prep": kernel.prepare}

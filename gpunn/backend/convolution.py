@@ -11,8 +11,8 @@ from math import prod
 import numpy as np
 
 from gpunn.backend import blas
-from gpunn.backend.base import Backend, Shape
-from gpunn.backend.convolution_shape import ConvolutionShape, seen_rows
+from gpunn.backend.base import Backend, Scratch
+from gpunn.backend.convolution_shape import ConvolutionShape, Products, seen_rows
 from gpunn.backend.strided_convolution import StridedInputGradient
 from gpunn.kernels.convolution import col2im, im2col
 from gpunn.kernels.image_grid import Geometry
@@ -22,13 +22,12 @@ _SHORT = 16  # terms of a sum: with fewer, BLAS is slow
 _LEAST = 4  # fewest output rows of a block, to have work for all cores
 _PARTS = 8  # output rows whose weight gradients are computed side by side; fixed, since it sets the order of a sum
 _Work = list[Callable[[], object]]
-_Scratch = Callable[[Shape], Array]
 
 
-class PatchProducts:
+class PatchProducts(Products):
     """Multiply by patches: those of a block of output rows are the columns of one matrix A (im2col)."""
 
-    def __init__(self, backend: Backend, shape: ConvolutionShape, scratch: _Scratch) -> None:
+    def __init__(self, backend: Backend, shape: ConvolutionShape, scratch: Scratch) -> None:
         self._backend, self._shape = backend, shape
         self._geometry: Geometry = (*shape.size, *shape.stride, *shape.padding)
         self._taps = shape.channels * shape.size[0] * shape.size[1]
@@ -39,19 +38,16 @@ class PatchProducts:
         self._columns = scratch((self._block * row * shape.capacity,))
 
     def forward(self, w: Array, x: Array, z: Array) -> None:
-        """Compute z (filters, rows, columns, n) from w as a matrix (filters, …) and x (channels, height, width, n)."""
         z = z.reshape(len(z), -1)
         for columns, span, _, _ in self._blocks(x.shape[3], x):
             self._backend.gemm(1.0, w, columns, 0.0, z[:, span])
 
     def weight_gradient(self, x: Array, delta: Array, gradient: Array, is_turned: bool = True) -> None:
-        """Compute the gradient of w, in the shape of w; delta has the shape of z."""
         delta = delta.reshape(len(delta), -1)
         for columns, span, first, _ in self._blocks(x.shape[3], x):
             self._backend.gemm(1.0, delta[:, span], columns.T, 1.0 if first else 0.0, gradient)
 
     def input_gradient(self, w: Array, delta: Array, dx: Array) -> None:
-        """Compute dx := ∂C/∂x."""
         delta = delta.reshape(len(delta), -1)
         for columns, span, first, last in self._blocks(dx.shape[3]):
             self._backend.gemm(1.0, w.T, delta[:, span], 0.0, columns)
@@ -69,7 +65,7 @@ class PatchProducts:
             yield columns, slice(first * width, last * width), first, last
 
 
-class RowProducts:
+class RowProducts(Products):
     """Multiply by rows of the image, laid out rows first: (height, channels, width, n).
 
     In this layout the image rows under output row i are contiguous. So are, for one column v of the filter, the pixels
@@ -84,7 +80,7 @@ class RowProducts:
     """
 
     def __init__(
-        self, backend: Backend, shape: ConvolutionShape, scratch: _Scratch, needs_input_gradient: bool = True
+        self, backend: Backend, shape: ConvolutionShape, scratch: Scratch, needs_input_gradient: bool = True
     ) -> None:
         self._backend, self._shape, e = backend, shape, shape
         is_laid_out = e.stride[1] > 1 or e.channels * e.size[0] < _SHORT

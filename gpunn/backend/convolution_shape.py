@@ -1,7 +1,9 @@
-"""Describe the sizes of a convolution, and find the output rows that see an input row."""
+"""Describe a convolution: its sizes, its products, and the output rows that see an input row."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+from gpunn.kernels.record import Array
 
 
 class ConvolutionShape(NamedTuple):
@@ -23,6 +25,22 @@ class ConvolutionShape(NamedTuple):
     def met(self) -> list[int]:
         """Number of filter rows that an input row meets, by its remainder modulo the stride."""
         return [len(range(first, self.size[0], self.stride[0])) for first in range(min(self.size[0], self.stride[0]))]
+
+
+class Products(Protocol):
+    """Compute the matrix products of a convolution, in one of several ways."""
+
+    def forward(self, w: Array, x: Array, z: Array) -> None:
+        """Compute z (filters, rows, columns, n) from w as a matrix (filters, …) and x (channels, height, width, n)."""
+
+    def weight_gradient(self, x: Array, delta: Array, gradient: Array, is_turned: bool = True) -> None:
+        """Compute the gradient of w, in the shape of w; delta has the shape of z.
+
+        If x `is_turned`, the last `forward` was of this x, and may have left a copy of it in another layout.
+        """
+
+    def input_gradient(self, w: Array, delta: Array, dx: Array) -> None:
+        """Compute dx := ∂C/∂x."""
 
 
 class Seen(NamedTuple):

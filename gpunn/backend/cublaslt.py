@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gpunn.backend.algorithms import IN_ORDER, LENGTH, PARTS, SCHEME, Config, Key, in_order, is_repeatable
 
-_ASKED = 8  # number of algorithms to ask cublasLt for
+_CANDIDATES = 8  # number of algorithms to ask cublasLt for
 _UNFIT = {7, 8, 15}  # codes for an algorithm that does not fit: invalid value, not for this GPU, not supported
 
 
@@ -57,11 +57,11 @@ class CublasLt:
         )
         b, a, c = (self._lt.matrix_layout_create(kind, *shape, ld) for shape, ld in shapes)
         about = product, b, a, c, c
-        found = self._found(about, (at[1], at[0], at[2], at[2]))
+        found = self._candidates(about, (at[1], at[0], at[2], at[2]))
         order = [config for _, config in found]
         wishes = in_order(order, (n, m, k), self._tiles, self._processors) if wanted is None else [wanted]
         for config in wishes:
-            algorithm = self._made(config, found, about, kind, compute, at)
+            algorithm = self._make(config, found, about, kind, compute, at)
             if algorithm is not None:
                 return Plan(product, (b, a, c), algorithm, config)
         self._forget(product, b, a, c)
@@ -88,7 +88,7 @@ class CublasLt:
         for layout in layouts:
             self._lt.matrix_layout_destroy(layout)
 
-    def _found(self, about: tuple[int, ...], alignments: Sequence[int]) -> list[tuple[NDArray[Any], Config]]:
+    def _candidates(self, about: tuple[int, ...], alignments: Sequence[int]) -> list[tuple[NDArray[Any], Config]]:
         """Ask for algorithms that add up in a fixed order, for matrices of these alignments; return the best first."""
         lt, preference = self._lt, self._lt.matmul_preference_create()
         names = lt.MatmulPreferenceAttribute
@@ -98,13 +98,13 @@ class CublasLt:
         )  # fmt: skip
         values = {int(names.REDUCTION_SCHEME_MASK): IN_ORDER}
         values |= {int(name): each for name, each in zip(of_matrices, alignments, strict=True)}
-        found, count = np.zeros(_ASKED, lt.matmul_heuristic_result_dtype), np.zeros(1, np.int32)
+        found, count = np.zeros(_CANDIDATES, lt.matmul_heuristic_result_dtype), np.zeros(1, np.int32)
         try:
             most = np.array([self._workspace], np.uint64)
             self._set(lt.matmul_preference_set_attribute, preference, int(names.MAX_WORKSPACE_BYTES), most)
             for name, value in values.items():
                 self._set(lt.matmul_preference_set_attribute, preference, name, np.array([value], np.uint32))
-            given = preference, _ASKED, found.ctypes.data, count.ctypes.data
+            given = preference, _CANDIDATES, found.ctypes.data, count.ctypes.data
             lt.matmul_algo_get_heuristic(self._handle, *about, *given)
         except lt.cuBLASLtError as error:
             if not self.is_refusal(error):  # a refusal means that there is none
@@ -116,15 +116,10 @@ class CublasLt:
 
     def _config(self, algorithm: NDArray[Any]) -> Config:
         """Return the attributes of an algorithm."""
-        lt, values = self._lt, []
-        for name in self._attributes:
-            held, size = np.zeros(1, lt.get_matmul_algo_config_attribute_dtype(name)), np.zeros(1, np.uint64)
-            at = algorithm.ctypes.data, name, held.ctypes.data, held.nbytes, size.ctypes.data
-            lt.matmul_algo_config_get_attribute(*at)
-            values.append(int(held[0]))
-        return tuple(values)
+        get, dtype_of = self._lt.matmul_algo_config_get_attribute, self._lt.get_matmul_algo_config_attribute_dtype
+        return tuple(self._get(get, algorithm, name, dtype_of(name)) for name in self._attributes)
 
-    def _made(
+    def _make(
         self, config: Config, found: list[tuple[NDArray[Any], Config]], about: tuple[int, ...], kind: int,
         compute: int, at: Sequence[int],
     ) -> NDArray[Any] | None:  # fmt: skip
@@ -135,7 +130,7 @@ class CublasLt:
         try:
             algorithm = next((one for one, made_of in found if made_of == config), None)
             if algorithm is None:
-                like = next((one for one, made_of in found if _but_parts(made_of) == _but_parts(config)), None)
+                like = next((one for one, made_of in found if _without_parts(made_of) == _without_parts(config)), None)
                 algorithm = self._initialised(config, kind, compute, at) if like is None else like.copy()
                 if algorithm is None or not self._takes_parts(algorithm, config):
                     return None
@@ -161,21 +156,24 @@ class CublasLt:
             (names.MIN_ALIGNMENT_A_BYTES, at[1]), (names.MIN_ALIGNMENT_B_BYTES, at[0]),
             (names.MIN_ALIGNMENT_C_BYTES, at[2]), (names.MIN_ALIGNMENT_D_BYTES, at[2]),
         )  # fmt: skip
-        return algorithm if all(self._ability(algorithm, int(name)) <= there for name, there in needs) else None
+        return algorithm if all(self._capability(algorithm, int(name)) <= there for name, there in needs) else None
 
     def _takes_parts(self, algorithm: NDArray[Any], config: Config) -> bool:
         """Return whether an algorithm can cut its sums into the parts of a config."""
         names = self._lt.MatmulAlgoCapAttribute
         return config[PARTS] <= 1 or (
-            bool(self._ability(algorithm, int(names.SPLITK_SUPPORT)))
-            and bool(self._ability(algorithm, int(names.REDUCTION_SCHEME_MASK)) & IN_ORDER)
+            bool(self._capability(algorithm, int(names.SPLITK_SUPPORT)))
+            and bool(self._capability(algorithm, int(names.REDUCTION_SCHEME_MASK)) & IN_ORDER)
         )
 
-    def _ability(self, algorithm: NDArray[Any], name: int) -> int:
-        held = np.zeros(1, self._lt.get_matmul_algo_cap_attribute_dtype(name))
-        size = np.zeros(1, np.uint64)
-        at = algorithm.ctypes.data, name, held.ctypes.data, held.nbytes, size.ctypes.data
-        self._lt.matmul_algo_cap_get_attribute(*at)
+    def _capability(self, algorithm: NDArray[Any], name: int) -> int:
+        dtype = self._lt.get_matmul_algo_cap_attribute_dtype(name)
+        return self._get(self._lt.matmul_algo_cap_get_attribute, algorithm, name, dtype)
+
+    @staticmethod
+    def _get(getter: Any, algorithm: NDArray[Any], name: int, dtype: Any) -> int:
+        held, size = np.zeros(1, dtype), np.zeros(1, np.uint64)
+        getter(algorithm.ctypes.data, name, held.ctypes.data, held.nbytes, size.ctypes.data)
         return int(held[0])
 
     @staticmethod
@@ -183,6 +181,6 @@ class CublasLt:
         setter(target, name, value.ctypes.data, value.nbytes)
 
 
-def _but_parts(config: Config) -> Config:
+def _without_parts(config: Config) -> Config:
     """Return the attributes of an algorithm without those of the parts of its sums."""
     return (*config[:PARTS], *config[SCHEME + 1 :])

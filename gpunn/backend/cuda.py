@@ -150,7 +150,7 @@ class CupyBackend(Backend):
             if isinstance(kernel, Elementwise):
                 self._elementwise(kernel)(*arguments)
                 return
-            self._raw(kernel, arguments)(*compiling.launched(kernel, arguments))
+            self._raw(kernel, arguments)(*compiling.launch_arguments(kernel, arguments))
 
     @contextmanager
     def array_code(self) -> Iterator[None]:
@@ -193,7 +193,7 @@ class CupyBackend(Backend):
 
     def _elementwise(self, kernel: Elementwise) -> Any:
         if (function := self._compiled.get(kernel)) is None:
-            function = self._compiled[kernel] = self.cupy.ElementwiseKernel(**compiling.described(kernel))
+            function = self._compiled[kernel] = self.cupy.ElementwiseKernel(**compiling.elementwise_arguments(kernel))
         return function
 
     def _raw(self, kernel: Raw, arguments: tuple[Any, ...]) -> Any:

@@ -175,7 +175,7 @@ _RAISED_BY = {
 
 _PURGE = "remove any NVIDIA driver that was installed inside WSL (apt purge 'libnvidia-compute-*')"
 WSL_MEND = f"under WSL2 the driver is that of Windows: update it there, {_PURGE}, then wsl --shutdown"
-lost: list[DeviceError] = []  # sticky errors so far: CUDA refuses all later work, also destructors of CuPy's objects
+sticky_errors: list[DeviceError] = []  # after these CUDA refuses all other work, also destructors of CuPy
 
 
 def meaning(library: str, code: int) -> Meaning:
@@ -188,14 +188,14 @@ def meaning(library: str, code: int) -> Meaning:
     return known
 
 
-def told(library: str, code: int, said: str = "") -> str:
+def description(library: str, code: int, said: str = "") -> str:
     """Describe an error by its meaning, its number, and the library's own words."""
     return f"{meaning(library, code).what} ({library} error {code}{f', {said}' if said else ''})"
 
 
-def line(library: str, code: int, said: str = "") -> str:
+def message(library: str, code: int, said: str = "") -> str:
     """Describe an error and its mend in one line."""
-    return f"{told(library, code, said)}: {meaning(library, code).mend}"
+    return f"{description(library, code, said)}: {meaning(library, code).mend}"
 
 
 def is_wsl() -> bool:
@@ -256,10 +256,10 @@ def translated(error: Exception, out_of_memory: Callable[[str], MemoryError] = M
         return None
     if (library, code) in (("CUDA", 2), ("cuBLAS", 3)):
         return out_of_memory(said)
-    known = DeviceError(line(library, code, said[:160]), meaning(library, code).mend)
+    known = DeviceError(message(library, code, said[:160]), meaning(library, code).mend)
     if meaning(library, code).is_sticky:
         known.is_sticky = True
-        lost.append(known)
+        sticky_errors.append(known)
     return known
 
 

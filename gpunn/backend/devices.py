@@ -11,7 +11,7 @@ from gpunn.backend import limits
 from gpunn.backend.base import Backend
 from gpunn.backend.cpu import NumpyBackend
 from gpunn.backend.cuda import CupyBackend
-from gpunn.backend.cuda_errors import Gate, line, meaning, told
+from gpunn.backend.cuda_errors import Gate, description, meaning, message
 from gpunn.backend.cupy_import import import_cupy, open_device
 from gpunn.backend.driver import cuda_advice, read_driver, reinstall_command
 from gpunn.backend.ranks import world
@@ -78,7 +78,7 @@ def select(device: str = "auto", precision: str = "float32") -> Backend:
             try:
                 backend = _backend(f"cuda:{index}", precision)
             except MemoryError as error:
-                trouble = line("CUDA", 2, str(error))
+                trouble = message("CUDA", 2, str(error))
         if trouble:
             raise DeviceError(f"device {device!r} cannot be used: {trouble}; or take --device cpu")
     else:
@@ -152,7 +152,7 @@ def _tried(backend: Backend, what: str) -> str:
 def trouble_in(error: Exception) -> tuple[str, str]:
     """Return the trouble that a failed check shows, and its mend."""
     if isinstance(error, MemoryError):
-        return told("CUDA", 2, str(error)), meaning("CUDA", 2).mend
+        return description("CUDA", 2, str(error)), meaning("CUDA", 2).mend
     if not isinstance(error, GpunnError):  # from a damaged CuPy or driver
         said = in_one_line(" ".join(str(error).split()))
         return f"{type(error).__name__}: {said:.200}", f"install CuPy again ({reinstall_command()}), or the driver"

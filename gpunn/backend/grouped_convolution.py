@@ -1,10 +1,10 @@
 """Compute a convolution in groups, and choose the products of any convolution."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from gpunn.backend.base import Backend, Shape
+from gpunn.backend.base import Backend, Scratch, Shape
 from gpunn.backend.convolution import PatchProducts, RowProducts
-from gpunn.backend.convolution_shape import ConvolutionShape
+from gpunn.backend.convolution_shape import ConvolutionShape, Products
 from gpunn.backend.pointwise_convolution import PointProducts
 from gpunn.kernels import numba_loops
 from gpunn.kernels.grouped import convolve_groups, convolve_groups_input_gradient, convolve_groups_weight_gradient
@@ -15,10 +15,9 @@ from gpunn.kernels.record import Array
 # NumPy, and on a GPU (a guess from the memory that each reads).
 _SMALL, _SMALL_IN_PASSES, _SMALL_ON_GPU = 4, 1, 64
 _MOST = 256  # groups with products of their own: more take longer to call than to compute
-_Scratch = Callable[[Shape], Array]
 
 
-class DirectProducts:
+class DirectProducts(Products):
     """Convolve in small groups, above all depthwise: by one kernel each, without patches and matrix products."""
 
     def __init__(self, backend: Backend, shape: ConvolutionShape, groups: int) -> None:
@@ -27,16 +26,13 @@ class DirectProducts:
         self._w = groups, shape.filters // groups, shape.channels // groups, *shape.size
 
     def forward(self, w: Array, x: Array, z: Array) -> None:
-        """Compute z (filters, rows, columns, n) from w as a matrix (filters, …) and x (channels, height, width, n)."""
         self._run(convolve_groups, self._by_group(x), w.reshape(self._w), self._geometry, self._by_group(z))
 
     def weight_gradient(self, x: Array, delta: Array, gradient: Array, is_turned: bool = True) -> None:
-        """Compute the gradient of w, a matrix like it; delta is like z."""
         arrays = self._by_group(x), self._by_group(delta)
         self._run(convolve_groups_weight_gradient, *arrays, self._geometry, gradient.reshape(self._w))
 
     def input_gradient(self, w: Array, delta: Array, dx: Array) -> None:
-        """Compute dx := ∂C/∂x."""
         arrays = self._by_group(delta), w.reshape(self._w)
         self._run(convolve_groups_input_gradient, *arrays, self._geometry, self._by_group(dx))
 
@@ -44,25 +40,22 @@ class DirectProducts:
         return array.reshape(self._groups, -1, *array.shape[1:])
 
 
-class GroupedProducts:
+class GroupedProducts(Products):
     """Convolve in large groups: each group by the products of its own channels and filters."""
 
-    def __init__(self, parts: Sequence[PatchProducts | PointProducts | RowProducts]) -> None:
+    def __init__(self, parts: Sequence[Products]) -> None:
         self._parts = parts
         self._views: dict[str, tuple[Array, list[Array]]] = {}
 
     def forward(self, w: Array, x: Array, z: Array) -> None:
-        """Compute z (filters, rows, columns, n) from w as a matrix (filters, …) and x (channels, height, width, n)."""
         for part, *arrays in zip(self._parts, *self._cut(w=w, x=x, z=z), strict=True):
             part.forward(*arrays)
 
     def weight_gradient(self, x: Array, delta: Array, gradient: Array, is_turned: bool = True) -> None:
-        """Compute the gradient of w, a matrix like it; delta is like z."""
         for part, *arrays in zip(self._parts, *self._cut(x=x, delta=delta, gradient=gradient), strict=True):
             part.weight_gradient(*arrays, is_turned)
 
     def input_gradient(self, w: Array, delta: Array, dx: Array) -> None:
-        """Compute dx := ∂C/∂x."""
         for part, *arrays in zip(self._parts, *self._cut(w=w, delta=delta, dx=dx), strict=True):
             part.input_gradient(*arrays)
 
@@ -76,11 +69,8 @@ class GroupedProducts:
         return [self._views[name][1] for name in arrays]
 
 
-Products = PatchProducts | PointProducts | RowProducts | DirectProducts | GroupedProducts
-
-
 def products_of(
-    backend: Backend, shape: ConvolutionShape, scratch: _Scratch, needs_input_gradient: bool = True, groups: int = 1
+    backend: Backend, shape: ConvolutionShape, scratch: Scratch, needs_input_gradient: bool = True, groups: int = 1
 ) -> tuple[Products, Products]:
     """Choose the products of a convolution; return those for any batch and those for a single image."""
     if groups > _MOST or (groups > 1 and shape.filters * shape.channels <= _small(backend) * groups**2):
@@ -106,12 +96,8 @@ def _small(backend: Backend) -> int:
 
 
 def _products(
-    backend: Backend,
-    shape: ConvolutionShape,
-    scratch: _Scratch,
-    scratch_of_patches: _Scratch,
-    needs_input_gradient: bool,
-) -> tuple[PatchProducts | PointProducts | RowProducts, PatchProducts | PointProducts | RowProducts]:
+    backend: Backend, shape: ConvolutionShape, scratch: Scratch, scratch_of_patches: Scratch, needs_input_gradient: bool
+) -> tuple[Products, Products]:
     if backend.device == "cpu" and shape.size == (1, 1) and not any(shape.padding):
         by_points = PointProducts(backend, shape, scratch)
         return by_points, by_points

@@ -1,5 +1,6 @@
 """Copy between the host and a CUDA device through pinned memory, while both go on."""
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -15,21 +16,15 @@ class PinnedStaging(Staging):
     """Stage data in pinned memory, and upload on a second stream; only `claim` makes the host wait."""
 
     def __init__(self, backend: Any, *arrays: Array) -> None:
-        cupy = backend.cupy
-        try:
-            with backend.gate:
-                host = [_pinned(cupy, array) for array in arrays]
-        except (DeviceError, MemoryError) as error:
-            if getattr(error, "is_sticky", False):
-                raise
-            # The same calls copy from any memory; only that the host waits for its own part of it.
-            host = [np.empty(array.shape, array.dtype) for array in arrays]
-            self.trouble = f"data are copied from pageable memory, which is slower: pinned memory was refused ({error})"
+        host, refusal = _host_memory(backend, arrays)
+        if refusal:
+            refusal = f"data are copied from pageable memory, which is slower: pinned memory was refused ({refusal})"
         super().__init__(*host)
+        self.trouble = refusal
         self._backend, self._stream, self._copies, self._arrays = backend, backend.stream, backend.copies, arrays
         with backend.lock, backend.current:
             # An upload waits for the last work that read the arrays, the next work for the upload.
-            self._read, self._copied = (cupy.cuda.Event(disable_timing=True) for _ in range(2))
+            self._read, self._copied = (backend.cupy.cuda.Event(disable_timing=True) for _ in range(2))
             # Earlier work may still be using the memory that the new arrays got.
             self._stream.synchronize()
 
@@ -85,20 +80,28 @@ class PinnedMirror(Mirror):
             self._copied.synchronize()
 
     def _make_room(self) -> None:
-        """Allocate pinned memory for the first copy, or any other where that is refused: the host then waits."""
+        """Allocate host memory for the first copy."""
         if self._host:
             return
         backend = self._backend
-        try:
-            with backend.gate:
-                self._host = [_pinned(backend.cupy, array) for array in self._arrays]
-        except (DeviceError, MemoryError) as error:
-            if getattr(error, "is_sticky", False):
-                raise
-            self._host = [np.empty(array.shape, array.dtype) for array in self._arrays]
+        self._host, _ = _host_memory(backend, self._arrays)
         with backend.lock, backend.current:
             self._copied = backend.cupy.cuda.Event(disable_timing=True)
             self._stream.synchronize()  # earlier copies may still be using this memory
+
+
+def _host_memory(backend: Any, arrays: Sequence[Array]) -> tuple[list[NDArray[Any]], str]:
+    """Return pinned memory for each array; if that is refused, pageable memory and the reason.
+
+    The same calls copy from and to pageable memory, but the host waits for its part of a copy.
+    """
+    try:
+        with backend.gate:
+            return [_pinned(backend.cupy, array) for array in arrays], ""
+    except (DeviceError, MemoryError) as error:
+        if getattr(error, "is_sticky", False):
+            raise
+        return [np.empty(array.shape, array.dtype) for array in arrays], str(error)
 
 
 def _pinned(cupy: Any, like: Array) -> NDArray[Any]:

@@ -1,22 +1,19 @@
 """Compute a convolution by filters of one pixel without padding: the image itself is the matrix."""
 
-from collections.abc import Callable
-from itertools import pairwise
-
 import numpy as np
 
 from gpunn.backend import blas
-from gpunn.backend.base import Backend, Planned, Shape
-from gpunn.backend.convolution_shape import ConvolutionShape
+from gpunn.backend.base import Backend, Planned, Scratch
+from gpunn.backend.convolution_shape import ConvolutionShape, Products
 from gpunn.kernels.record import Array
 
 _PARTS, _LEAST = 8, 2**20  # most parts of the weight gradient, fewest multiplications of a part
 
 
-class PointProducts:
+class PointProducts(Products):
     """Z = W A: the columns of A are the pixels that filters see, all of them, or with a stride a copy of some."""
 
-    def __init__(self, backend: Backend, shape: ConvolutionShape, scratch: Callable[[Shape], Array]) -> None:
+    def __init__(self, backend: Backend, shape: ConvolutionShape, scratch: Scratch) -> None:
         self._gemm, self._shape, e = backend.gemm, shape, shape
         self._is_whole = e.stride == (1, 1)
         elements = e.channels * e.rows * e.columns * e.capacity
@@ -40,8 +37,7 @@ class PointProducts:
 
     def _plan(self, seen: Array, delta: Array) -> Planned:
         """Cut the long sum into parts, each a product of its own, for several threads."""
-        ends = [part * seen.shape[1] // len(self._parts) for part in range(len(self._parts) + 1)]
-        parts = [slice(*each) for each in pairwise(ends)]
+        parts = blas.cut(seen.shape[1], len(self._parts))
         return blas.planned_all([seen[:, p] for p in parts], [delta[:, p].T for p in parts], [*self._parts])
 
     def input_gradient(self, w: Array, delta: Array, dx: Array) -> None:

@@ -62,11 +62,14 @@ class Ranks:
 
     def any(self, is_so: bool) -> bool:
         """Return whether any rank passes True."""
-        return is_so
+        flag = np.array([is_so], np.int32)
+        self.all_reduce(flag)
+        return bool(flag[0])
 
     def control(self, is_due: bool, signal: int) -> tuple[bool, int]:
         """Return whether rank 0 has something due, and the number of a signal that any rank got, else 0."""
-        return is_due, signal
+        every = self.all_gather(np.array([is_due, signal], np.int32))
+        return bool(every[0, 0]), int(every[:, 1].max())
 
     def of_first(self, work: Callable[[], Value]) -> Value:
         """Call a function on rank 0 alone; return its result, or raise its exception, on all ranks."""
@@ -74,7 +77,9 @@ class Ranks:
 
     def after_first(self, work: Callable[[], Value]) -> Value:
         """Call a function on rank 0, then on the other ranks, which find the files that it has made."""
-        return work()
+        made: list[Value] = []
+        self.of_first(lambda: made.append(work()))
+        return made[0] if made else work()
 
     def fail(self, why: str, code: int = 1, *, is_asked: bool = False) -> str:
         """Return the message that this rank reports, "" if another does; an error of this rank alone ends all ranks."""
@@ -113,20 +118,16 @@ class MPIRanks(Ranks):
 
     def all_gather(self, array: NDArray[Any]) -> NDArray[Any]:
         made = np.empty((self.size, *array.shape), array.dtype)
-        with self._shutdown.waits("a look at all ranks"):
-            self._compare("a look at all", array.nbytes)
+        with self._shutdown.waits("a gather from all ranks"):
+            self._compare("a gather", array.nbytes)
             self._comm.Allgather(np.ascontiguousarray(array), made)
         return made
 
     def broadcast(self, value: Value) -> Value:
-        with self._shutdown.waits("a word of rank 0"):
-            self._compare("a word of rank 0")
+        with self._shutdown.waits("a broadcast from rank 0"):
+            self._compare("a broadcast from rank 0")
             made: Value = self._comm.bcast(value)
         return made
-
-    def control(self, is_due: bool, signal: int) -> tuple[bool, int]:
-        every = self.all_gather(np.array([is_due, signal], np.int32))
-        return bool(every[0, 0]), int(every[:, 1].max())
 
     def of_first(self, work: Callable[[], Value]) -> Value:
         with self._shutdown.waits("work of rank 0"):
@@ -147,7 +148,7 @@ class MPIRanks(Ranks):
             for rank, other in enumerate(every):
                 if other != every[0]:
                     at = f"at exchange {self._compared}"
-                    raise GpunnError(f"the ranks have parted: {at} rank 0 is at {every[0]}, rank {rank} at {other}")
+                    raise GpunnError(f"the ranks have diverged: {at} rank 0 is at {every[0]}, rank {rank} at {other}")
 
     def _outcome(self, work: Callable[[], Value]) -> tuple[Value | None, Exception | None]:
         try:
@@ -155,21 +156,11 @@ class MPIRanks(Ranks):
         except Exception as error:  # noqa: BLE001 - raised again, on all ranks
             return None, error if mpi.can_be_sent(error) else GpunnError(f"{type(error).__name__}: {error}")
 
-    def after_first(self, work: Callable[[], Value]) -> Value:
-        made: list[Value] = []
-        self.of_first(lambda: made.append(work()))
-        return made[0] if made else work()
-
     def fail(self, why: str, code: int = 1, *, is_asked: bool = False) -> str:
         return self._shutdown.fail(why, code, is_asked=is_asked)
 
     def leave(self, code: int = 0, why: str = "", *, is_asked: bool = False) -> str:
         return self._shutdown.leave(code, why, is_asked=is_asked)
-
-    def any(self, is_so: bool) -> bool:
-        flag = np.array([is_so], np.int32)
-        self.all_reduce(flag)
-        return bool(flag[0])
 
     def stop(self, code: int) -> None:
         self.abort(code, "stopped at once by a second signal")

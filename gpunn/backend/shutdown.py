@@ -39,8 +39,8 @@ class Shutdown:
         self._name = f"rank {comm.Get_rank()} of {comm.Get_size()} on {socket.gethostname()}"
         self._rank, self._process = comm.Get_rank(), os.getpid()
         self._waits: tuple[float, str] | None = None  # start of a wait of the main thread for others, and its name
-        self._told: str | None = None  # the error that all ranks know, or this rank's own
-        self._to_say, self._is_over = "", False
+        self._known: str | None = None  # the error that all ranks know, or this rank's own
+        self._message, self._is_over = "", False
         sys.excepthook, self._hook = self._raised, sys.excepthook
         threading.excepthook, self._hook_of_threads = self._raised_in_thread, threading.excepthook
         atexit.register(self.leave)
@@ -66,12 +66,12 @@ class Shutdown:
             is_asked: Whether a signal has asked for the end.
             show: Function that shows more of the error, before the message.
         """
-        if why == self._told or self._is_stranger():
-            return self._to_say
+        if why == self._known or self._is_fork():
+            return self._message
         # Once all know of an error, wait without limit: the first rank may have files to write.
         soon = min(_SHORT, self._patience) if is_asked else self._patience
-        seconds, self._told = soon if self._told is None else math.inf, why
-        every = self._round(f"{why}\n", seconds)
+        seconds, self._known = soon if self._known is None else math.inf, why
+        every = self._exchange(f"{why}\n", seconds)
         if every is None:
             if show:
                 show()
@@ -79,20 +79,22 @@ class Shutdown:
         others = [told.partition("\n")[0] for told in every]
         is_mine = bool(why) and why not in others[: self._rank]
         differ = any(other not in ("", why) for other in others)
-        self._to_say = "" if not is_mine else f"{self._name}: {why}" if differ else why
-        return self._to_say
+        self._message = "" if not is_mine else f"{self._name}: {why}" if differ else why
+        return self._message
 
     def leave(self, code: int = 0, why: str = "", *, is_asked: bool = False) -> str:
         """Wait until all ranks leave; return the message that this rank reports, see `fail`."""
-        if self._is_over or self._is_stranger():
-            return self._to_say
-        if (code and self._told is None) or why not in ("", self._told):
+        if self._is_over or self._is_fork():
+            return self._message
+        if (code and self._known is None) or why not in ("", self._known):
             self.fail(why or f"ended with {code}", code, is_asked=is_asked)
-            self._to_say = self._to_say if why else ""
-        while not all(told.endswith("\nleaves") for told in self._round(f"{self._told or ''}\nleaves", math.inf) or ()):
+            self._message = self._message if why else ""
+        while not all(
+            text.endswith("\nleaves") for text in self._exchange(f"{self._known or ''}\nleaves", math.inf) or ()
+        ):
             pass
         self._is_over = True
-        return self._to_say
+        return self._message
 
     def abort(self, why: str, code: int = 1) -> NoReturn:
         """Write the reason, and end the processes of all ranks at once."""
@@ -102,7 +104,7 @@ class Shutdown:
         self._comm.Abort(code)
         os._exit(code)
 
-    def _round(self, told: str, seconds: float) -> list[str] | None:
+    def _exchange(self, told: str, seconds: float) -> list[str] | None:
         """Exchange a text with all ranks; return None if some do not take part within so many seconds."""
         own = np.frombuffer(told.encode(errors="replace")[-_BYTES:].ljust(_BYTES, b"\0"), np.uint8)
         every = np.empty((self._comm.Get_size(), _BYTES), np.uint8)
@@ -114,7 +116,7 @@ class Shutdown:
             pause = min(2 * pause, 0.05)
         return [bytes(each).rstrip(b"\0").decode(errors="replace") for each in every]
 
-    def _is_stranger(self) -> bool:
+    def _is_fork(self) -> bool:
         """Return whether this process is a fork of the rank, unknown to the others."""
         return os.getpid() != self._process
 
@@ -123,12 +125,12 @@ class Shutdown:
             return self._hook(kind, error, trace)
 
         is_asked = not issubclass(kind, Exception)
-        if self._is_stranger() or self.fail(f"{kind.__name__}: {error}", is_asked=is_asked, show=show):
+        if self._is_fork() or self.fail(f"{kind.__name__}: {error}", is_asked=is_asked, show=show):
             show()
 
     def _raised_in_thread(self, raised: threading.ExceptHookArgs) -> None:
         self._hook_of_threads(raised)
-        if raised.exc_type is not SystemExit and not self._is_stranger():
+        if raised.exc_type is not SystemExit and not self._is_fork():
             self.abort(f"{raised.exc_type.__name__}: {raised.exc_value}")
 
     def _watch(self) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gpunn.backend import blas
-from gpunn.backend.base import Shape
+from gpunn.backend.base import Scratch, Shape
 from gpunn.backend.convolution_shape import ConvolutionShape, Seen, seen_rows
 from gpunn.kernels.record import Array
 
@@ -38,12 +38,13 @@ class StridedInputGradient:
     and then copied. That is faster than adding up the columns of the filter in the image, one after another.
     """
 
-    def __init__(self, shape: ConvolutionShape, scratch: Callable[[Shape], Array], elements: int) -> None:
+    def __init__(self, shape: ConvolutionShape, scratch: Scratch, elements: int) -> None:
         self._shape, e = shape, shape
         self._pixels = [*_pixels_of(e)]
         row = max(1, sum(p.taps * p.width for p in self._pixels) * e.filters * e.batch_size)
         self._blocks = [*_blocks(seen_rows(e), max(*e.met, elements // row))]
-        rows, most = max(map(_height, self._blocks), default=0), max(map(len, self._blocks), default=0)
+        rows = max((block[-1].end - block[0].begin for block in self._blocks), default=0)
+        most = max(map(len, self._blocks), default=0)
         self._turned = [scratch((rows * p.taps * e.filters * p.width * e.capacity,)) for p in self._pixels]
         self._made = [scratch((most * e.channels * p.width * e.capacity,)) for p in self._pixels]
         self._weights = [[scratch((e.channels, rows, p.taps, e.filters)) for p in self._pixels] for rows in e.met]
@@ -115,10 +116,6 @@ def _blocks(rows: Iterator[Seen], most: int) -> Iterator[list[Seen]]:
         block.append(row)
     if block:
         yield block
-
-
-def _height(block: list[Seen]) -> int:
-    return block[-1].end - block[0].begin
 
 
 def _part(memory: Array, shape: Shape) -> Array:

@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     finally:
         if is_program:  # the shutdown of Python needs no cleanup
             signal.signal(signal.SIGINT, early_interrupt.leave)
-    if cuda_errors.lost:
+    if cuda_errors.sticky_errors:
         # After a fatal CUDA error, each CuPy object would print an error on its destruction.
         for stream in (sys.stdout, sys.stderr):
             stream.flush()

@@ -10,7 +10,7 @@ import pytest
 from support.paths import ROOT, TESTS
 
 from gpunn.backend import cuda_errors
-from gpunn.backend.cuda_errors import CUBLAS, CUDA, NVRTC, line, meaning
+from gpunn.backend.cuda_errors import CUBLAS, CUDA, NVRTC, meaning, message
 
 PROGRAM = """
 import sys
@@ -226,7 +226,7 @@ def test_a_cache_that_fails_later_moves_to_a_temporary_folder(
 @pytest.mark.parametrize("code", [1, 2, 3, 34, 46, 100, 214, 222, 700, 719, 802, 803, 804, 999, 12345])
 def test_every_code_is_one_line_with_what_to_do(code: int) -> None:
     for library in ("CUDA", "cuBLAS", "NVRTC"):
-        said = line(library, code, "in its own words")
+        said = message(library, code, "in its own words")
         assert "\n" not in said
         assert f"({library} error {code}, in its own words): " in said
         assert len(said) < 560  # beside "device 'cuda' cannot be used", none of it is cut

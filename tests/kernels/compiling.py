@@ -17,7 +17,7 @@ import pytest
 from simulator.cases import calls, dtypes
 
 from gpunn.backend import wide
-from gpunn.backend.compiling import cuda_source, described, variant
+from gpunn.backend.compiling import cuda_source, elementwise_arguments, variant
 from gpunn.kernels import Elementwise, Raw, registry
 
 with warnings.catch_warnings():
@@ -46,7 +46,7 @@ class Function:
 
 def elementwise_code(kernel: Elementwise, arguments: tuple[Any, ...], strided: bool) -> str:
     """What CuPy compiles for a call: for contiguous arrays of less than 2 GiB, or for larger ones with strides."""
-    made = cupy.ElementwiseKernel(**described(kernel))
+    made = cupy.ElementwiseKernel(**elementwise_arguments(kernel))
     types = [a.dtype if isinstance(a, np.ndarray) else None for a in arguments]
     inputs, _, type_map = _kernel._decide_params_type(
         made.in_params, made.out_params, tuple(types[: made.nin]), tuple(types[made.nin :])

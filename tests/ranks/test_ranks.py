@@ -75,5 +75,5 @@ except Exception as error:
 def test_ranks_that_part_are_told_so_where_they_are_asked_to_compare(tmp_path: Path) -> None:
     with job(3, sys.executable, "-c", PART, folder=tmp_path, GPUNN_DEBUG="1") as started:
         done = started.done()
-    where = "at exchange 2 rank 0 is at a look at all, 32 bytes, rank 1 at a sum, 16 bytes"
-    assert done.out.splitlines() == [f"GpunnError: the ranks have parted: {where}"] * 3
+    where = "at exchange 2 rank 0 is at a gather, 32 bytes, rank 1 at a sum, 16 bytes"
+    assert done.out.splitlines() == [f"GpunnError: the ranks have diverged: {where}"] * 3

@@ -77,7 +77,7 @@ def gpunn(*arguments: object) -> Done:
     from gpunn.backend import cuda_errors
     from gpunn.cli import main
 
-    cuda_errors.lost.clear()  # a device that a test before has lost: the program would end this very process
+    cuda_errors.sticky_errors.clear()  # a device that a test before has lost: the program would end this very process
     out, err = io.StringIO(), io.StringIO()
     code = 0
     with redirect_stdout(out), redirect_stderr(err), _kept_signals():
