@@ -81,10 +81,10 @@ def decode(text: str) -> tuple[str, dict[Key, Config]]:
     chosen = {}
     for entry in entries:
         if (match := _ENTRY.fullmatch(entry)) is None:
-            raise ValueError(f"no choice of an algorithm: {entry!r:.80}")
+            raise ValueError(f"malformed choice of an algorithm: {entry!r:.80}")
         key, config = _split(match[1]), _split(match[2])
         if max(*key, *config, 0) >= 2**31 or (config and not is_repeatable(config)):
-            raise ValueError(f"no algorithm that could be repeated: {entry!r:.120}")
+            raise ValueError(f"unrepeatable choice of an algorithm: {entry!r:.120}")
         chosen[key] = config
     return environment, chosen
 

@@ -130,9 +130,8 @@ class Backend(ABC):
         if are_hosts.any() and not are_hosts.all():
             which = ", ".join(map(str, np.flatnonzero(are_hosts)))
             mend = "take --device cpu, or give every rank a GPU that gpunn doctor finds no fault with"
-            raise DeviceError(
-                f"ranks train on GPUs together, or all on CPUs, and here those on CPUs are {which}: {mend}"
-            )
+            rule = "ranks train on GPUs together, or all on CPUs"
+            raise DeviceError(f"{rule}, and here those on CPUs are {which}: {mend}")
 
     def all_reduce(self, array: Array) -> None:
         """Set an array of this device to its sum over all ranks, with the same bits on each."""

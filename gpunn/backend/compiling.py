@@ -139,9 +139,8 @@ def _temporary(folder: Path, error: OSError) -> Path:
     instead = tempfile.TemporaryDirectory(prefix="gpunn-kernels-", ignore_cleanup_errors=True)
     atexit.register(instead.cleanup)
     _instead.append(Path(instead.name))
-    said = (
-        f"the kernel cache {folder} cannot be used ({error.strerror or error}), so kernels are compiled anew each time"
-    )
+    why = error.strerror or error
+    said = f"the kernel cache {folder} cannot be used ({why}), so kernels are compiled anew each time"
     log.warning("%s: export %s=FOLDER with one that can be written", said, VARIABLE)
     return _instead[-1]
 

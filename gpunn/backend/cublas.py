@@ -99,7 +99,7 @@ class Cublas:
         wanted = self._wanted.get(key)
         plan = None if wanted == ITSELF else self._lt.plan(key, wanted)
         if plan is None and wanted:
-            log.warning("not the same to the last bit: the recorded algorithm of %s is not to be had here", _words(key))
+            log.warning("not the same to the last bit: the recorded algorithm of %s is not available here", _words(key))
             plan = self._lt.plan(key, None)
         if plan is None and wanted != ITSELF:
             self._complain(f"cublasLt knows no algorithm for {_words(key)}")

@@ -55,8 +55,8 @@ CUDA = _table(f"""
 46 | the GPU is busy or does not allow it: another process has it for itself, or its compute mode forbids all | end the
     other process (nvidia-smi lists it), set the mode by sudo nvidia-smi -c 0, or take another device by --device cuda:N
 98 | the compiled kernel is not one for this GPU | {_CACHE}
-100 | no GPU is to be seen | see whether nvidia-smi shows one, and give a container --gpus all
-101 | there is no device of this number | see which there are by gpunn doctor; CUDA_VISIBLE_DEVICES may hide some
+100 | no GPU is visible | see whether nvidia-smi shows one, and give a container --gpus all
+101 | there is no device of this number | list the devices by gpunn doctor; CUDA_VISIBLE_DEVICES may hide some
 102 | the virtual GPU has no licence | let the guest reach its licence server (nvidia-smi -q shows the licence), then
     start the program again
 103 | CUDA found its own files changed | install the driver again
@@ -124,10 +124,10 @@ CUDA = _table(f"""
 """)
 
 CUBLAS = _table(f"""
-1 | cuBLAS could not be started: mostly for want of the GPU's memory, or since its library is of another CUDA | {_FREE}
+1 | cuBLAS could not be started: mostly for lack of GPU memory, or because its library belongs to another CUDA | {_FREE}
 3 | cuBLAS got no memory of the GPU | {_FREE}
 7 | cuBLAS was given an argument that it does not take | {_OURS}
-8 | this GPU has not what the product needs | take precision float32
+8 | this GPU lacks a feature that the product needs | take precision float32
 11! | cuBLAS could not reach memory of the GPU | {_FAULT}
 13! | a kernel of cuBLAS failed | {_FAULT}
 14! | cuBLAS failed inside | {_FAULT}
@@ -152,7 +152,7 @@ _DEBUG = "with NCCL_DEBUG=WARN set it says which"
 
 NCCL = _table(f"""
 1! | CUDA failed inside NCCL | {_FAULT}
-2! | the system refused NCCL a call ({_DEBUG}), mostly for want of shared memory | give a container --shm-size=1g
+2! | the system refused NCCL a call ({_DEBUG}), mostly for lack of shared memory | give a container --shm-size=1g
 3! | NCCL failed inside ({_DEBUG}) | {_AGAIN}
 4 | NCCL was given an argument that it does not take | {_OURS}
 5 | NCCL was used in a way that it does not allow, such as by two ranks on one GPU | start no more ranks on a machine

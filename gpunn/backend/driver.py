@@ -116,7 +116,7 @@ def _ask(library: ctypes.CDLL) -> Driver:
         gpus = tuple(_read_gpu(library, index) for index in range(number.value))
         return Driver(version, gpus, "" if gpus else "the NVIDIA driver shows no GPU")
     except (AttributeError, ValueError, OSError) as error:  # another library of the same name
-        return Driver(problem=f"the NVIDIA driver's library is none: {error}")
+        return Driver(problem=f"the library of the NVIDIA driver cannot be used: {error}")
 
 
 def _read_gpu(library: ctypes.CDLL, index: int) -> Gpu:
@@ -136,7 +136,7 @@ def _read_gpu(library: ctypes.CDLL, index: int) -> Gpu:
 
 def in_use(gpu: Gpu) -> str:
     """Describe how much of a GPU's memory all programs use, and whether MIG divides it; "" if unknown."""
-    return answered(_ask_nvml, gpu, ", and its memory cannot be asked for: NVML does not answer")
+    return answered(_ask_nvml, gpu, ", memory in use unknown: NVML does not answer")
 
 
 def _ask_nvml(gpu: Gpu) -> str:

@@ -67,12 +67,10 @@ def communicator() -> Any:
             warnings.simplefilter("ignore", RuntimeWarning)
             from mpi4py import MPI
     except ImportError:
-        raise _refusal(rank, f"{many}, and there is no mpi4py by which they would train together: {_MEND}") from None
+        raise _refusal(rank, f"{many}, and they need mpi4py to train together: {_MEND}") from None
     except RuntimeError as error:
         why = str(error).partition("\n")[0]
-        raise _refusal(
-            rank, f"{many}, and mpi4py has no MPI by which they would train together ({why}): {_MEND}"
-        ) from None
+        raise _refusal(rank, f"{many}, and mpi4py has no MPI to train together ({why}): {_MEND}") from None
     name, version = MPI.get_vendor()
     found, comm = 1, MPI.COMM_WORLD
     if not _is_foreign(name):
@@ -82,7 +80,7 @@ def communicator() -> Any:
     if found != size and size:
         known = f"mpi4py has {name} {'.'.join(map(str, version))} here"
         mend = f"start them by {_launcher(name)} -n {size}"
-        raise _refusal(rank, f"{many} by the mpiexec of another MPI, and {known}, by which each is alone: {mend}")
+        raise _refusal(rank, f"{many} by the mpiexec of another MPI, and {known}, in which each is alone: {mend}")
     return None if found == 1 else comm
 
 

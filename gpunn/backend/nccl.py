@@ -38,9 +38,8 @@ class Communicator:
         same = [rank for rank, gpu in enumerate(gpus) if (gpu == gpus).all(1).sum() > 1]
         if same:
             mend = "start no more ranks on a machine than it has GPUs, and name no device"
-            raise DeviceError(
-                f"ranks {', '.join(map(str, same))} share a GPU, and NCCL wants one for each: {mend}", mend
-            )
+            which = ", ".join(map(str, same))
+            raise DeviceError(f"ranks {which} share a GPU, and NCCL wants one for each: {mend}", mend)
         # Sums that are computed in the switches of NVLink differ from call to call (NVIDIA/nccl#1497).
         os.environ.setdefault("NCCL_NVLS_ENABLE", "0")
         name = ranks.broadcast(nccl.get_unique_id() if ranks.is_first else None)

@@ -16,11 +16,10 @@ class PinnedStaging(Staging):
     """Stage data in pinned memory, and upload on a second stream; only `claim` makes the host wait."""
 
     def __init__(self, backend: Any, *arrays: Array) -> None:
-        host, refusal = _host_memory(backend, arrays)
-        if refusal:
-            refusal = f"data are copied from pageable memory, which is slower: pinned memory was refused ({refusal})"
+        host, why = _host_memory(backend, arrays)
         super().__init__(*host)
-        self.trouble = refusal
+        if why is not None:
+            self.trouble = f"data are copied from pageable memory, which is slower: pinned memory was refused ({why})"
         self._backend, self._stream, self._copies, self._arrays = backend, backend.stream, backend.copies, arrays
         with backend.lock, backend.current:
             # An upload waits for the last work that read the arrays, the next work for the upload.
@@ -90,14 +89,14 @@ class PinnedMirror(Mirror):
             self._stream.synchronize()  # earlier copies may still be using this memory
 
 
-def _host_memory(backend: Any, arrays: Sequence[Array]) -> tuple[list[NDArray[Any]], str]:
-    """Return pinned memory for each array; if that is refused, pageable memory and the reason.
+def _host_memory(backend: Any, arrays: Sequence[Array]) -> tuple[list[NDArray[Any]], str | None]:
+    """Return pinned memory for each array, or pageable memory and why CUDA refused it.
 
     The same calls copy from and to pageable memory, but the host waits for its part of a copy.
     """
     try:
         with backend.gate:
-            return [_pinned(backend.cupy, array) for array in arrays], ""
+            return [_pinned(backend.cupy, array) for array in arrays], None
     except (DeviceError, MemoryError) as error:
         if getattr(error, "is_sticky", False):
             raise

@@ -48,7 +48,7 @@ def test_without_mpi4py_several_processes_train_nothing(tmp_path: Path) -> None:
     here = tmp_path / "here"
     here.mkdir()
     done = gpunn(3, "train", "digits", folder=here, PYTHONPATH=path)
-    why = "3 processes were started, and there is no mpi4py by which they would train together"
+    why = "3 processes were started, and they need mpi4py to train together"
     mend = 'pip install "gpunn[mpich]", or start gpunn without mpiexec'
     assert (done.code, done.err.splitlines()) == (1, [f"gpunn: {why}: {mend}"])
     assert not list(here.iterdir())

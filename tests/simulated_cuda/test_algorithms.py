@@ -141,7 +141,7 @@ def test_a_recorded_algorithm_that_cannot_do_the_product_is_not_used(
     assert backend.repeat(encode(backend.cublas.environment, {key: recorded})) == ""
     with caplog.at_level(logging.WARNING):
         backend.gemm(1.0, a, b, 0.0, c)
-    assert "the recorded algorithm of a product of 10×784 by 784×32 is not to be had here" in caplog.text
+    assert "the recorded algorithm of a product of 10×784 by 784×32 is not available here" in caplog.text
     assert chosen(backend) == {key: config}
     np.testing.assert_allclose(backend.to_host(c), expected, rtol=1e-4, atol=1e-4)
 
