@@ -14,31 +14,33 @@ from gpunn.errors import GpunnError
 
 # Rank and number of processes in the variables of Open MPI, of MPICH and Intel MPI, and of PMIx, which has no number.
 # SLURM's number counts only beside PMIx's rank: SLURM sets it in every script.
-_PLACES = (
+_RANK_VARIABLES = (
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
     ("PMI_RANK", "PMI_SIZE"),
     ("PMIX_RANK", "SLURM_STEP_NUM_TASKS"),
     ("PMIX_RANK", "SLURM_NTASKS"),
 )
 VARIABLE = "GPUNN_RANK_TIMEOUT"
-_USUAL = 600.0  # seconds that a process waits for the others in one call; they may be compiling kernels
+_DEFAULT = 600.0  # seconds that a process waits for the others in one call; they may be compiling kernels
 _MEND = 'pip install "gpunn[mpich]", or start gpunn without mpiexec'
 _WAIT = 2.0  # seconds for the first process to report an error before the others exit, which may end it
 
 
 def rank_and_size() -> tuple[int, int]:
     """Return the rank and the number of processes that an MPI launcher has started; the number is 0 if unknown."""
-    for rank, size in _PLACES:
-        if _number(rank) is not None and _number(size):
-            return _number(rank) or 0, _number(size) or 0
-    return (0, 1) if _number("PMIX_RANK") is None else (_number("PMIX_RANK") or 0, 0)
+    for names in _RANK_VARIABLES:
+        rank, size = map(_number, names)
+        if rank is not None and size:
+            return rank, size
+    rank = _number("PMIX_RANK")
+    return (0, 1) if rank is None else (rank, 0)
 
 
 def timeout() -> float:
     """Return the seconds that a process waits for the others before it ends all; `GPUNN_RANK_TIMEOUT` sets them."""
     given = os.environ.get(VARIABLE, "")
     with suppress(ValueError):
-        if 0 < (seconds := float(given or _USUAL)) < math.inf:
+        if 0 < (seconds := float(given or _DEFAULT)) < math.inf:
             return seconds
     raise _refusal(rank_and_size()[0], f"{VARIABLE} is a number of seconds above 0, such as 600, got {given!r:.40}")
 

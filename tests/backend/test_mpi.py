@@ -5,7 +5,7 @@ import pytest
 from gpunn.backend import mpi
 from gpunn.backend.mpi import cores_of
 
-NAMES = {name for names in mpi._PLACES for name in names}
+NAMES = {name for names in mpi._RANK_VARIABLES for name in names}
 
 
 @pytest.mark.parametrize(
