@@ -72,7 +72,7 @@ class RowProducts(Products):
     that it meets along the row: a matrix A_v(i) of (size_h · channels, columns · n). Only the image is copied, to turn
     it rows first. With W_v, the weights of that column as (filters, size_h · channels),
 
-        z(i) = Σ_v W_v A_v(i),   ∂C/∂W_v = Σ_i Δ(i) A_v(i)ᵀ,   ∂C/∂a(y), moved by v, += W_vᵀ Δ(y − size_h + 1 … y):
+        z(i) = Σ_v W_v A_v(i),   ∂C/∂W_v = Σ_i Δ(i) A_v(i)ᵀ,   ∂C/∂a(y), moved by v, += W_vᵀ Δ(y − size_h + 1 … y).
 
     The products add to their results, and those of different rows are independent, so BLAS gets them together. If
     their sums are short (an image of one channel), or the filter has a stride across, the filter's columns are laid
