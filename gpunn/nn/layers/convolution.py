@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.backend.base import Shape
-from gpunn.backend.convolution_shape import ConvolutionShape
-from gpunn.backend.grouped_convolution import Products, products_of
+from gpunn.backend.convolution_shape import ConvolutionShape, Products
+from gpunn.backend.grouped_convolution import products_of
 from gpunn.config import register
 from gpunn.config.scalars import pair, positive_whole
 from gpunn.errors import OptionError, ShapeError
