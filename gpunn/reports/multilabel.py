@@ -13,7 +13,7 @@ from gpunn.display.style import FAINT, INK, checked_title, picture, place, title
 from gpunn.display.text import short_names, shortened, width_of, wrapped
 from gpunn.errors import OptionError
 from gpunn.files import StrPath
-from gpunn.reports.predictions import Cells, counted_mistakes, draw_worst, numbers_in
+from gpunn.reports.predictions import Cells, counted_mistakes, draw_worst, numbers_in, separate_cells
 from gpunn.train.outputs_report import MultilabelReport
 from gpunn.train.table import MOST_ROWS, decimal
 
@@ -58,10 +58,7 @@ def draw_multilabel(report: MultilabelReport, path: StrPath | None, title: str) 
         axes.set_xticks(range(4), _COLUMNS)
         axes.set_yticks(range(rows), names)
         axes.xaxis.tick_top()
-        axes.set_xticks([0.5, 1.5, 2.5], minor=True)
-        axes.set_yticks(np.arange(rows - 1) + 0.5, minor=True)
-        axes.grid(which="minor", color="white", linewidth=1.5)
-        axes.tick_params(which="both", length=0)
+        separate_cells(axes, rows, len(_COLUMNS))
         for row, column in np.argwhere(counts > 0):
             color = "white" if cells.is_dark[row, column] else INK
             axes.text(column, row, texts[row][column], size=size, color=color, ha="center", va="center")

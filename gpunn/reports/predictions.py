@@ -135,14 +135,18 @@ def plot_confusion(matrix: ArrayLike, class_names: Sequence[str], path: StrPath 
         axes.set_yticks(range(0, classes, step), names[::step])
         axes.tick_params(labelsize=size)
         if is_written:
-            borders = np.arange(classes - 1) + 0.5
-            axes.set_xticks(borders, minor=True)
-            axes.set_yticks(borders, minor=True)
-            axes.grid(which="minor", color="white", linewidth=1.5)
-            axes.tick_params(which="both", length=0)
+            separate_cells(axes, classes, classes)
             _write_numbers(axes, counts, cells.is_dark, side / classes, of_samples)
         cells.draw_scale(figure, left + side + beside - 1.25, above, side)
     return figure
+
+
+def separate_cells(axes: "Axes", rows: int, columns: int) -> None:
+    """Draw white lines between the cells of a matrix, and no ticks."""
+    axes.set_xticks(np.arange(columns - 1) + 0.5, minor=True)
+    axes.set_yticks(np.arange(rows - 1) + 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=1.5)
+    axes.tick_params(which="both", length=0)
 
 
 def _write_numbers(axes: "Axes", counts: NDArray[Any], is_dark: NDArray[Any], cell: float, wide: float) -> None:

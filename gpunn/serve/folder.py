@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpunn.errors import DataError, GpunnError, ModelFileError
+from gpunn.errors import DataError, ModelFileError
 from gpunn.experiments.experiment import Experiment, read_experiment
 from gpunn.experiments.folder import EXPERIMENT, HISTORY, METRICS, MODEL, experiment_file, holds_run, model_file
 from gpunn.files import LOCK, open_regular, read_regular
@@ -18,13 +18,13 @@ from gpunn.train.history import History
 
 TRAINING, FINISHED, STOPPED = "training", "finished", "stopped"
 _MOST_METRICS = 16 << 20
-_ONNX = ".onnx"
+_ATTEMPTS = 3  # to load a network
 
 Stamp = tuple[int, int, int] | None  # of a file: time of its last change, size, and inode
 
 
 @dataclass(frozen=True)
-class Found:
+class NetworkFile:
     """Path of a network file, and its stamp, which tells it from a newer one."""
 
     path: Path
@@ -95,19 +95,27 @@ class RunFolder:
                 return found if isinstance(found, dict) else {}
         return {}
 
-    def network(self, state: str) -> Found:
+    def network(self, state: str) -> NetworkFile:
         """Find the network to serve: the newest checkpoint's during training, else the run's own."""
         if self.folder is None:
-            return Found(self.file, stamp_of(self.file))
+            return NetworkFile(self.file, stamp_of(self.file))
         if state == TRAINING or not self.file.is_file():
             for _, path in list_checkpoints(self.folder / CHECKPOINTS):
                 if (stamp := stamp_of(path / MODEL)) is not None:
-                    return Found(path / MODEL, stamp)
-        return Found(self.file, stamp_of(self.file))
+                    return NetworkFile(path / MODEL, stamp)
+        return NetworkFile(self.file, stamp_of(self.file))
 
-    def load(self, found: Found, device: str) -> Sequential:
-        """Load a network that was found."""
-        return load_onnx(found.path, device) if found.path.suffix.lower() == _ONNX else load_model(found.path, device)
+    def load(self, device: str) -> tuple[NetworkFile, Sequential]:
+        """Load the network to serve; if its checkpoint is removed meanwhile, load the next."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            found = self.network(self.state())
+            read = load_onnx if found.path.suffix.lower() == ".onnx" else load_model
+            try:
+                return found, read(found.path, device)
+            except ModelFileError:
+                if attempt == _ATTEMPTS or stamp_of(found.path) == found.stamp:
+                    raise
+        raise AssertionError("unreachable")
 
     def history_stamp(self) -> Stamp:
         """Return the stamp of history.csv."""
@@ -128,18 +136,3 @@ def stamp_of(path: Path) -> Stamp:
     except OSError:
         return None
     return found.st_mtime_ns, found.st_size, found.st_ino
-
-
-def loaded(folder: RunFolder, device: str) -> tuple[Found, Sequential]:
-    """Load the network of a run; if its checkpoint is removed meanwhile, load the next."""
-    error: GpunnError | None = None
-    for _ in range(3):
-        found = folder.network(folder.state())
-        try:
-            return found, folder.load(found, device)
-        except ModelFileError as wrong:
-            error = wrong
-            if stamp_of(found.path) == found.stamp:
-                break
-    assert error is not None
-    raise error

@@ -87,7 +87,7 @@ class RunSamples:
         """Return whether the page may show the test set: only after the run has evaluated its network on it."""
         return self._load is not None and self._may_show_test()
 
-    def of(self, name: str, served: ServedNetwork) -> Samples:
+    def get(self, name: str, served: ServedNetwork) -> Samples:
         """Return the samples of a set, with the class numbers of the network."""
         if name not in SETS:
             raise DataError(f"set is {' or '.join(SETS)}, got {name!r:.40}")
@@ -147,18 +147,13 @@ class RunSamples:
 
     def sample(self, served: ServedNetwork, name: str, index: int) -> dict[str, Any]:
         """Return a sample as the network sees it."""
-        samples = self.of(name, served)
+        samples = self.get(name, served)
         if not 0 <= index < len(samples):
             raise DataError(f"index is a number from 0 to {len(samples) - 1}, got {index}")
-        return {"set": name, "index": index, "of": len(samples), **self._shown(served, samples, index)}
-
-    def _shown(self, served: ServedNetwork, samples: Samples, index: int) -> dict[str, Any]:
-        rows = np.asarray(samples.inputs[index : index + 1])
-        scale = 1.0 if samples.tokens else samples.scale
-        return {"pixels": encoded(served.seen(_flat(served, rows)[0], scale)), "label": _label(served, samples, index)}
+        return {"set": name, "index": index, "of": len(samples), **_shown(served, samples, index)}
 
     def _answers(self, served: ServedNetwork, name: str) -> tuple[Samples, Answers]:
-        samples = self.of(name, served)
+        samples = self.get(name, served)
         if not samples.classes or served.task != "classification":
             raise UnavailableError(f"mistakes are of classes, and this network answers {served.task}")
         return samples, self._cached(("answers", served.version, name), lambda: _answers(served, samples))
@@ -181,7 +176,7 @@ class RunSamples:
                     "predicted": names[int(answers.predicted[at])],
                     "probability": finite(answers.of_predicted[at]),
                     "of_true": finite(answers.of_true[at]),
-                    **self._shown(served, samples, int(at)),
+                    **_shown(served, samples, int(at)),
                 }
                 for at in ordered[first : first + count]
             ],
@@ -211,19 +206,29 @@ class RunSamples:
         }
         try:
             name = self.default_set()
-            samples = self.of(name, served)
+            samples = self.get(name, served)
         except UnavailableError as error:
             return {**found, "note": str(error)}
         top = self._cached(("unit", served.version, name, layer), lambda: _top_samples(served, samples, layer))
         of_unit = zip(top.numbers[:, unit].tolist(), top.values[:, unit].tolist(), strict=True)
         found["images"] = [
-            {"index": at, "set": name, "activation": finite(value), **self._shown(served, samples, at)}
+            {"index": at, "set": name, "activation": finite(value), **_shown(served, samples, at)}
             for at, value in of_unit
         ]
         return {**found, "of": min(len(samples), MOST_SEARCHED)}
 
 
-def _label(served: ServedNetwork, samples: Samples, index: int) -> str:
+def _shown(served: ServedNetwork, samples: Samples, index: int) -> dict[str, Any]:
+    return {"pixels": encoded(seen(served, samples, index)), "label": label(served, samples, index)}
+
+
+def seen(served: ServedNetwork, samples: Samples, index: int) -> NDArray[np.float32]:
+    """Return a sample as the network sees it, in the shape that the page shows."""
+    rows = np.asarray(samples.inputs[index : index + 1])
+    return served.seen(_flat(served, rows)[0], 1.0 if samples.tokens else samples.scale)
+
+
+def label(served: ServedNetwork, samples: Samples, index: int) -> str:
     """Format the target of a sample: its class name, or its numbers."""
     target = samples.targets[index]
     if samples.classes:

@@ -72,7 +72,7 @@ class PageServer(uvicorn.Server):
     """Serve one run; on shutdown, end its streams before waiting for connections."""
 
     def __init__(self, run: str, host: str, port: int, device: str, say: Say) -> None:
-        self.socket, self.url = listening(host, port)
+        self.socket, self.url = listen(host, port)
         try:
             self.watcher = Watcher(RunFolder(run), device, say)
             own = self.socket.getsockname()
@@ -108,7 +108,7 @@ class PageServer(uvicorn.Server):
         self.run(sockets=[self.socket])
 
 
-def listening(host: str, port: int) -> tuple[socket.socket, str]:
+def listen(host: str, port: int) -> tuple[socket.socket, str]:
     """Listen at an address, and return the socket and the URL for a browser."""
     try:
         address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)

@@ -1,6 +1,5 @@
 """Pack samples, mistakes, top activations and weights into the data file of a static page."""
 
-import base64
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.serve.network import ServedNetwork
-from gpunn.serve.samples import RunSamples, UnavailableError, largest_first, per_unit
+from gpunn.serve.samples import RunSamples, UnavailableError, label, largest_first, per_unit, seen
 
 MOST_SAMPLES, MOST_BYTES = 1000, 2 << 20  # of packed samples
 MOST_MISTAKES = 100
@@ -45,7 +44,7 @@ def pack_samples(served: ServedNetwork, samples: RunSamples, pack: Pack) -> dict
     made: dict[str, Any] = {"samples": None, "mistakes": None, "confusion": None, "largest": {}}
     try:
         name = samples.default_set()
-        own = samples.of(name, served)
+        own = samples.get(name, served)
     except UnavailableError:
         return made
     if not len(own):
@@ -63,8 +62,7 @@ def pack_samples(served: ServedNetwork, samples: RunSamples, pack: Pack) -> dict
         rows = [{key: value for key, value in row.items() if key != "pixels"} for row in mistakes["mistakes"]]
         rows = [row | {"place": place} for place, row in enumerate(rows[: len(wrong)])]
         made["mistakes"] = {"total": mistakes["total"], "of": mistakes["of"], "rows": rows}
-    shown = [samples.sample(served, name, index) for index in chosen]
-    pixels = np.stack([_decoded(row.pop("pixels")) for row in shown])
+    pixels = np.stack([seen(served, own, index) for index in chosen])
     scale = 1.0 if own.tokens else own.scale
     is_bytes = own.inputs.dtype == np.uint8 and not own.tokens
     if is_bytes:
@@ -79,14 +77,10 @@ def pack_samples(served: ServedNetwork, samples: RunSamples, pack: Pack) -> dict
         "kind": "uint8" if is_bytes else "float32",
         "factor": scale if is_bytes else 1.0,
         "shape": list(served.shown_shape),
-        "rows": [{key: row[key] for key in ("index", "label", "values") if key in row} for row in shown],
+        "rows": [{"index": index, "label": label(served, own, index)} for index in chosen],
     }
     made["largest"] = _top_samples(served, own.inputs, chosen, scale, pack)
     return made
-
-
-def _decoded(array: dict[str, Any]) -> NDArray[np.float32]:
-    return np.frombuffer(base64.b64decode(array["data"]), "<f4").reshape(array["shape"])
 
 
 def _top_samples(

@@ -9,7 +9,7 @@ from typing import Any
 from gpunn.errors import GpunnError, in_one_line
 from gpunn.saving.checkpointer import Say
 from gpunn.serve.arrays import finite
-from gpunn.serve.folder import RunFolder, Stamp, loaded
+from gpunn.serve.folder import RunFolder, Stamp
 from gpunn.serve.network import ServedNetwork
 from gpunn.serve.samples import RunSamples
 from gpunn.train.history import History, columns_of
@@ -26,7 +26,7 @@ class Watcher:
         self.folder, self._device, self._say = folder, device, say
         self.experiment = folder.experiment()
         self.state = folder.state()
-        found, model = loaded(folder, device)
+        found, model = folder.load(device)
         self.served = ServedNetwork(model, self.experiment, Path(folder.name))
         self.served.warm_up()
         self._of_network: Stamp = found.stamp
@@ -98,7 +98,7 @@ class Watcher:
         if found.stamp in (None, self._of_network, self._failed):
             return False
         try:
-            found, model = loaded(self.folder, self._device)
+            found, model = self.folder.load(self._device)
             served = ServedNetwork(model, self.experiment, self.served.path, self.served.version + 1)
             served.warm_up()
         except Exception as error:  # noqa: BLE001 - keep serving the previous one
