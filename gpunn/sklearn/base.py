@@ -26,6 +26,7 @@ from gpunn.errors import OptionError, ShapeError
 from gpunn.experiments.experiment import Experiment, read_experiment
 from gpunn.nn.arguments import as_shape, checked_dtype
 from gpunn.nn.layers import Activation, Dense, Layer, ReLU, Sigmoid, Softmax
+from gpunn.nn.layers.base import unchained
 from gpunn.nn.layers.chain import as_layers
 from gpunn.nn.losses import Loss
 from gpunn.sequential import Sequential
@@ -164,7 +165,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no typ
             return Sequential([*hidden, Dense(outputs)])
         listed = [copy.copy(layer) for layer in as_layers(layers)]  # the parameter stays unchanged
         links: Any = Activation if takes_any_end else Softmax | Sigmoid
-        end = next((layer for layer in reversed(unchained(listed)) if not isinstance(layer, links)), listed[0])
+        end = next((layer for layer in reversed(list(unchained(listed))) if not isinstance(layer, links)), listed[0])
         is_binary = not takes_any_end and outputs == 2  # for which one output suffices
         if end.outputs not in ((1, 2) if is_binary else (outputs,)):
             listed.append(Dense(outputs))
@@ -202,11 +203,6 @@ class Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no typ
         targets = np.zeros((len(rows), 1), np.float32)
         samples = Samples(rows, targets, self._scale, tokens=self.model_.tokens)
         return np.concatenate([outputs for _, outputs in outputs_of(self.model_, samples)])
-
-
-def unchained(layers: Sequence[Any]) -> list[Layer]:
-    """Replace chains by their layers."""
-    return [each for layer in layers for each in (unchained(layer.layers) if layer.is_chain else [layer])]
 
 
 def _with_channels(shape: Any) -> tuple[int, ...]:

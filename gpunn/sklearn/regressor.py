@@ -9,10 +9,11 @@ from sklearn.base import RegressorMixin
 from gpunn.config import as_part, from_config
 from gpunn.data import Samples
 from gpunn.errors import ShapeError
+from gpunn.nn.layers.base import unchained
 from gpunn.nn.losses import Loss
 from gpunn.nn.tasks import Task
 from gpunn.sequential import Sequential
-from gpunn.sklearn.base import ONE_PASS, Estimator, unchained, weighted
+from gpunn.sklearn.base import ONE_PASS, Estimator, weighted
 
 
 class Regressor(RegressorMixin, Estimator):  # type: ignore[misc]
@@ -48,7 +49,7 @@ class Regressor(RegressorMixin, Estimator):  # type: ignore[misc]
         loss = None if self.loss is None else cast(Loss, as_part("loss", self.loss))
         if loss is None and self._experiment is not None and self._experiment.loss is not None:
             loss = from_config("loss", self._experiment.loss)
-        if unchained(network.layers)[-1].outputs and (loss is None or loss.of_targets is not Task.BINARY):
+        if list(unchained(network.layers))[-1].outputs and (loss is None or loss.of_targets is not Task.BINARY):
             self._mean = np.average(targets, axis=0, weights=weights)
             deviation = np.sqrt(np.average((targets - self._mean) ** 2, axis=0, weights=weights))
             self._deviation = np.where(deviation > 0, deviation, 1.0)
