@@ -1,8 +1,8 @@
-// Masks and openings of planes: gpunn/data/formats/areas.py in the browser.
+// Find areas of masks, and open planes: gpunn/data/formats/areas.py in the browser.
 
 import { cropped, padded, plane, turned } from "./arrays.js";
 
-/** Find the areas whose pixels touch each other, corners too: counts, boxes, and the number of each pixel's area. */
+/** Find the 8-connected areas of a mask: their sizes and boxes, and the number of each pixel's area. */
 export function findAreas({ data, height, width }) {
   const numbers = new Int32Array(data.length).fill(-1);
   const areas = [];
@@ -36,7 +36,7 @@ export function findAreas({ data, height, width }) {
   return { areas, numbers };
 }
 
-/** Return of each pixel of a mask the length of its run down its column; 0 elsewhere. */
+/** Return the length of the vertical run at each pixel of a mask; 0 elsewhere. */
 export function runLengths({ data, height, width }) {
   const lengths = new Int32Array(data.length);
   for (let x = 0; x < width; x++) {
@@ -50,7 +50,7 @@ export function runLengths({ data, height, width }) {
   return lengths;
 }
 
-/** Take the least or largest of a window along each row, 0 lying around the plane. */
+/** Take the minimum or maximum of a window along each row, with zeros around the plane. */
 export function extremes({ data, height, width }, window, isLeast) {
   const reach = (window - 1) / 2;
   const out = plane(height, width);
@@ -64,7 +64,7 @@ export function extremes({ data, height, width }, window, isLeast) {
       isFlat &&= row[reach + x] === 0;
     }
     if (isFlat) continue;
-    let [first, last] = [0, 0]; // of the places whose numbers may still be the largest
+    let [first, last] = [0, 0]; // of the places that may still hold the maximum
     for (let x = 0; x < row.length; x++) {
       while (last > first && row[places[last - 1]] <= row[x]) last -= 1;
       places[last++] = x;
@@ -75,10 +75,10 @@ export function extremes({ data, height, width }, window, isLeast) {
   return out;
 }
 
-/** Take away what is above 0 and narrower than a square window (morphological opening); 0 lies around it. */
+/** Open a plane by a square window (morphological opening), with zeros around it. */
 export function opened(values, given) {
   const window = given + 1 - (given % 2);
-  const margin = (window - 1) / 2; // no window that meets the plane has its middle further out
+  const margin = (window - 1) / 2; // centre of the outermost window that meets the plane
   let out = padded(values, margin);
   for (const isLeast of [true, false]) {
     out = turned(extremes(out, window, isLeast));
@@ -87,7 +87,7 @@ export function opened(values, given) {
   return cropped(out, margin, margin, margin + values.height, margin + values.width);
 }
 
-/** Take means over each place and its neighbours, weighted 1 2 1 across and down. */
+/** Smooth a plane by the weights 1 2 1 across and down. */
 export function smoothed(values) {
   let out = values;
   for (let turn = 0; turn < 2; turn++) {

@@ -1,8 +1,8 @@
-// Small helpers of NumPy's that gpunn's preparation of drawings needs: planes are {data, height, width}, row by row.
+// Compute with planes {data, height, width}, row by row, as NumPy does in gpunn's preparation of drawings.
 
 export const plane = (height, width, data = new Float32Array(height * width)) => ({ data, height, width });
 
-/** Round as Python and NumPy do: halves to the even neighbour. */
+/** Round as Python and NumPy do, halves to even. */
 export function rounded(value) {
   const below = Math.floor(value);
   const rest = value - below;
@@ -12,24 +12,24 @@ export function rounded(value) {
 
 export const clipped = (value, low, high) => Math.min(Math.max(value, low), high);
 
-/** Return the quantile of numbers, between two of them where it falls there; 0 of none. */
+/** Return the quantile of numbers, linearly interpolated; 0 if there are none. */
 export function quantile(values, share) {
   return quantileOfOwn(new Float64Array(values), share);
 }
 
-/** Return the quantile of numbers whose order is nobody else's concern. */
+/** Return the quantile of numbers, and reorder them. */
 export function quantileOfOwn(ordered, share) {
   if (!ordered.length) return 0;
   const place = share * (ordered.length - 1);
   const below = Math.floor(place);
   const low = selected(ordered, below);
   if (place === below) return low;
-  let above = Infinity; // all behind the place are at least as large
+  let above = Infinity; // all after the place are at least as large
   for (let i = below + 1; i < ordered.length; i++) above = Math.min(above, ordered[i]);
   return low + (above - low) * (place - below);
 }
 
-/** Move the number of a place in the order to that place, larger ones behind it, and return it (Hoare 1961). */
+/** Partition numbers around the one of rank `place`, and return it (quickselect, Hoare 1961). */
 function selected(values, place) {
   let [first, last] = [0, values.length - 1];
   while (first < last) {
@@ -68,28 +68,28 @@ export function border({ data, height, width }) {
   return found;
 }
 
-/** Return a plane made of each number of another and its place. */
+/** Apply a function to each number of a plane and its index. */
 export function mapped({ data, height, width }, make) {
   const out = new Float32Array(data.length);
   for (let i = 0; i < out.length; i++) out[i] = make(data[i], i);
   return plane(height, width, out);
 }
 
-/** Return one plane less another. */
+/** Subtract a plane from another. */
 export function less(one, other) {
   const [a, b, out] = [one.data, other.data, new Float32Array(one.data.length)];
   for (let i = 0; i < out.length; i++) out[i] = a[i] - b[i];
   return plane(one.height, one.width, out);
 }
 
-/** Return a plane times a number. */
+/** Multiply a plane by a number. */
 export function times({ data, height, width }, factor) {
   const out = new Float32Array(data.length);
   for (let i = 0; i < out.length; i++) out[i] = data[i] * factor;
   return plane(height, width, out);
 }
 
-/** Return the largest departure from 0. */
+/** Return the largest absolute value. */
 export function largest({ data }) {
   let most = 0;
   for (let i = 0; i < data.length; i++) most = Math.max(most, Math.abs(data[i]));
@@ -108,14 +108,14 @@ export function meanOf(planes) {
   return out;
 }
 
-/** Return a part of a plane. */
+/** Crop a plane. */
 export function cropped({ data, width }, top, left, bottom, right) {
   const out = plane(bottom - top, right - left);
   for (let y = top; y < bottom; y++) out.data.set(data.subarray(y * width + left, y * width + right), (y - top) * out.width);
   return out;
 }
 
-/** Lay zeros around a plane. */
+/** Pad a plane with zeros. */
 export function padded({ data, height, width }, margin) {
   const out = plane(height + 2 * margin, width + 2 * margin, new data.constructor((height + 2 * margin) * (width + 2 * margin)));
   for (let y = 0; y < height; y++) {
@@ -124,7 +124,7 @@ export function padded({ data, height, width }, margin) {
   return out;
 }
 
-/** Exchange rows and columns. */
+/** Transpose a plane. */
 export function turned({ data, height, width }) {
   const out = plane(width, height, new data.constructor(data.length));
   for (let y = 0; y < height; y++) for (let x = 0; x < width; x++) out.data[x * height + y] = data[y * width + x];

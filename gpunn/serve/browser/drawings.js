@@ -1,22 +1,22 @@
-// How training images are drawn, and another drawing brought into the same place: gpunn/data/drawings.py in the browser.
+// Place a drawing as those of the training images are: gpunn/data/drawings.py in the browser.
 
 import { border, clipped, cropped, largest, mapped, median, padded, plane, rounded } from "./arrays.js";
 import { extremes } from "./areas.js";
 import { FILTERS, resized } from "./resample.js";
 
-const FAINT = 0.02; // of the darkest ink: where a drawing ends
+const FAINT = 0.02; // of the darkest ink, the edge of a drawing
 const OFF_SIZE = 1.5;
-const OFF_MIDDLE = 1.0; // pixels in which drawings are alike
-const BLURRED = 1.3; // times in which strokes are as wide after an image was brought to another size
-const CANVAS = 160; // pixels at least of the box while strokes are worked on
+const OFF_MIDDLE = 1.0; // largest difference in pixels of the centres of similar drawings
+const BLURRED = 1.3; // factor by which resizing may widen or narrow strokes
+const CANVAS = 160; // least pixels of the box while strokes are changed
 
-/** Return the ground of a plane, the median of its border, and how far pixels are from it. */
+/** Return the ground of a plane, the median of its border, and the differences of the pixels from it. */
 function departures(image) {
   const ground = median(border(image));
   return { ground, departs: mapped(image, (value) => value - ground) };
 }
 
-/** Return the bounding box of ink; all where there is none. */
+/** Return the bounding box of ink; the whole plane if there is none. */
 export function boxOf({ data, height, width }, least = FAINT) {
   let [top, left, bottom, right] = [height, width, 0, 0];
   for (let y = 0; y < height; y++) {
@@ -67,7 +67,7 @@ function drawnInk(image) {
   return { ground, peak, ink: mapped(departs, (value) => Math.abs(value) / Math.max(peak, 1e-12)) };
 }
 
-/** Tell whether an image is as those of the training: contrast, box and middle. */
+/** Return whether an image has the contrast, box and centre of the training images. */
 export function areLike(drawings, image) {
   const { ground, peak, ink } = drawnInk(image);
   const isSame = Math.min(Math.abs(ground - drawings.ground), Math.abs(1 - ground - drawings.ground)) <= 0.1;
@@ -79,13 +79,13 @@ export function areLike(drawings, image) {
   return Math.abs(size - drawings.box) <= OFF_SIZE && off <= OFF_MIDDLE;
 }
 
-/** Tell whether the strokes of an image are about as wide as those of the training. */
+/** Return whether the strokes of an image are about as wide as those of the training. */
 export function haveStrokesOf(drawings, image) {
   const width = strokeWidth(drawnInk(image).ink);
   return drawings.thinnest / BLURRED <= width && width <= drawings.thickest * BLURRED;
 }
 
-/** Return a mask with the pixels that touch it. */
+/** Dilate a mask by one pixel. */
 function around({ data, height, width }) {
   const wide = new Uint8Array(data.length);
   for (let y = 0; y < height; y++) {
@@ -99,7 +99,7 @@ function around({ data, height, width }) {
   return plane(height, width, wide);
 }
 
-/** Cut the drawing out, large, ink being 1 and ground 0 but for soft edges. */
+/** Cut out the drawing, enlarged, with ink 1, ground 0, and soft edges. */
 function canvasOf(drawings, amount, drawing) {
   const { top, left, bottom, right } = boxOf(drawing);
   const size = Math.max(bottom - top, right - left);
@@ -134,7 +134,7 @@ function inPlace(drawings, canvas, height, width) {
   return out;
 }
 
-/** Thicken strokes by so many pixels on each side, or thin them where it is below 0. */
+/** Thicken strokes by `by` pixels on each side, or thin them if it is below 0. */
 function grown(ink, by) {
   const reach = rounded(Math.abs(by));
   if (!reach) return ink;
@@ -157,7 +157,7 @@ function grown(ink, by) {
   return out;
 }
 
-/** Bring ink, 0 to about 1, into the box and the middle of an image (height, width), as the training images are. */
+/** Place ink, 0 to about 1, in an image (height, width) with the box and centre of the training images. */
 export function placed(drawings, amount, drawing, height, width) {
   const { canvas, scale } = canvasOf(drawings, amount, drawing);
   let found = inPlace(drawings, canvas, height, width);

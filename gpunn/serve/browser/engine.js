@@ -1,21 +1,20 @@
-// The engine of a page without a server: the network is an ONNX file beside it, run by onnxruntime-web in the browser.
+// Answer a static page by running the network, an ONNX file beside it, in the browser with onnxruntime-web.
 //
-// It answers as the server of `gpunn serve` does, see page/engine-server.js. `gpunn export --page` writes what it reads:
-// network/network.json, network/model.onnx (whose outputs are the answers, then each layer's) and network/samples.bin.
+// The methods are those of page/engine-server.js. The files are written by `gpunn export --page`: network/network.json,
+// network/model.onnx (with the outputs of the network, then of each layer) and network/samples.bin.
 
 import * as ort from "../../runtime/ort.wasm.bundle.min.mjs";
+import { decoded } from "../picture.js";
 import { prepared } from "./prepare.js";
 
 const WORKER = new URL("./worker.js", import.meta.url);
-
 const ROOT = new URL("../../", import.meta.url);
 const WARM_UPS = 4;
-const LARGE = 800; // pixels of a picture, from which on gpunn may decode it smaller than it is
+const LARGE = 800; // pixels of a side, from which gpunn may decode a picture at a smaller size
 const DECODED = "decoded by this browser: gpunn predict may see a large photograph a little differently";
-const MOST_SIDE = 2048; // pixels of a picture, which is made smaller first
 
 export async function openEngine() {
-  ort.env.wasm.numThreads = 1; // more need headers of the server that few web spaces send
+  ort.env.wasm.numThreads = 1; // more threads need headers that few web servers send
   ort.env.wasm.wasmPaths = { wasm: new URL("runtime/ort-wasm-simd-threaded.wasm", ROOT).href };
   ort.env.logLevel = "error";
   const about = await fetched("network/network.json").then((answer) => answer.json());
@@ -44,7 +43,7 @@ async function fetched(name) {
   return answer;
 }
 
-/** Return what prepares pictures: a worker beside the page, which is drawn on meanwhile, or the page where there is none. */
+/** Return a function that prepares pictures in a worker, so that drawing stays smooth, or without workers in the page. */
 function preparer(told) {
   const waiting = [];
   let worker = null;
@@ -63,9 +62,9 @@ function preparer(told) {
       worker = null;
       for (const { picture, about, answered } of waiting.splice(0)) answered(here(picture, about));
     };
-    // Browsers make a program fast once it has run a while: the first drawing is not to wait for that.
+    // Run the code until the browser has optimized it, before the first drawing.
     if (told?.drawings) for (let time = 0; time < WARM_UPS; time++) worker.postMessage({ picture: line(), about: told, isLost: true });
-  } catch {} // of a browser without such
+  } catch {} // without workers
   return (picture, about) => {
     if (!worker) return here(picture, about);
     return new Promise((answered) => {
@@ -75,7 +74,7 @@ function preparer(told) {
   };
 }
 
-/** Return the picture of a line. */
+/** Draw a line. */
 function line() {
   const rgba = new Uint8ClampedArray(4 * 280 * 280).fill(255);
   for (let y = 60; y < 220; y++) for (let x = 130; x < 150; x++) rgba.fill(0, 4 * (280 * y + x), 4 * (280 * y + x) + 3);
@@ -113,7 +112,7 @@ class Network {
     };
   }
 
-  /** Make the numbers that the network takes of what the page gives. */
+  /** Prepare an input of the page for the network. */
   async inputsOf({ canvas, file, pixels, values }) {
     if (canvas || file) {
       const picture = canvas ? bytesOf(canvas) : await pictureIn(file);
@@ -125,19 +124,19 @@ class Network {
     const { columns } = this.about.model.input;
     if (values && columns?.length) return rowOf(columns, values);
     const given = Float32Array.from(pixels ?? values, Number);
-    const count = this.about.input.shape.reduce((product, each) => product * each, 1);
+    const count = sizeOf(this.about.input.shape);
     if (given.length !== count || !given.every(Number.isFinite)) throw new Error(`${count} numbers are expected`);
-    // As the network sees them; a factor within the graph comes again.
+    // Pixels have the factor already, and the graph applies it again.
     return { inputs: given.map((value) => value / (pixels ? this.about.input.factor : 1)), changes: [] };
   }
 
-  /** Return inputs as the network sees them, in the shape in which they are shown. */
+  /** Return the numbers that the network sees, an input times its factor. */
   seen(inputs) {
     const factor = Math.fround(this.about.input.factor);
     return factor === 1 ? inputs : inputs.map((value) => value * factor);
   }
 
-  /** Run the network on one sample: [outputs, layers]; one run at a time, and none for a question that was given up. */
+  /** Run the network on one sample, one run at a time and none for an aborted request; return [outputs, layers]. */
   run(inputs, signal) {
     const answer = this.running.then(async () => {
       signal?.throwIfAborted();
@@ -154,11 +153,11 @@ class Network {
     return answer;
   }
 
-  /** Write the outputs for one sample as answers of the task. */
+  /** Describe the outputs for one sample as answers of the task. */
   answers(outputs) {
     const { task, classes, targets, sure } = this.about.model;
     if (task === "classification") {
-      const isOne = outputs.length < Math.min(classes.length, 2); // the output of class 1 alone
+      const isOne = outputs.length < Math.min(classes.length, 2); // of class 1 alone
       const shares = isOne ? [1 - outputs[0], outputs[0]] : Array.from(outputs);
       const at = isOne ? Number(outputs[0] >= 0.5) : shares.indexOf(Math.max(...shares));
       const answers = classes.map((name, number) => ({ name, probability: shares[number] }));
@@ -187,17 +186,17 @@ class Network {
     };
   }
 
-  /** Cut the weights of a unit out of the file that has them. */
+  /** Read the weights of a unit from the file that has them. */
   weightsOf({ file, at, shape }, isTurned, unit) {
     const [, ...own] = shape;
-    const count = own.reduce((product, each) => product * each, 1);
+    const count = sizeOf(own);
     const data = numbersAt(this[file], at + 4 * unit * count, count);
     if (!isTurned) return { shape: own, data };
     const [channels, height, width] = own;
     return { shape: [height, width, channels], data: channelsLast(data, [height, width, channels]) };
   }
 
-  /** Return the samples that a unit answers to most. */
+  /** Return the samples that activate a unit most. */
   largestOf({ numbers, values, kept, units }, unit) {
     const places = new Uint16Array(this.samples.slice(numbers, numbers + 2 * kept * units));
     const activations = numbersAt(this.samples, values, kept * units);
@@ -206,10 +205,10 @@ class Network {
     });
   }
 
-  /** Return a sample by its place among those that were packed. */
+  /** Return a packed sample by its place. */
   kept(place) {
     const { at, kind, shape, factor, rows, set } = this.about.samples;
-    const count = shape.reduce((product, each) => product * each, 1);
+    const count = sizeOf(shape);
     if (kind === "float32") return { ...rows[place], set, pixels: { shape, data: numbersAt(this.samples, at + 4 * place * count, count) } };
     const bytes = new Uint8Array(this.samples, at + place * count, count);
     const scale = Math.fround(factor);
@@ -239,7 +238,10 @@ class Network {
   }
 }
 
-/** Copy numbers out of a file, in which they may begin anywhere. */
+/** Return how many numbers an array of a shape has. */
+const sizeOf = (shape) => shape.reduce((product, each) => product * each, 1);
+
+/** Copy numbers out of a file, where they may be unaligned. */
 function numbersAt(buffer, at, count) {
   return new Float32Array(buffer.slice(at, at + 4 * count));
 }
@@ -254,7 +256,7 @@ function firstOf({ shape, data }, count) {
   return { shape: [...shape.slice(0, -1), count], data: out };
 }
 
-/** Bring numbers in the order channel, row, column into that of an image. */
+/** Reorder numbers from channel, row, column to row, column, channel. */
 function channelsLast(data, [height, width, channels]) {
   const out = new Float32Array(data.length);
   const size = height * width;
@@ -262,7 +264,7 @@ function channelsLast(data, [height, width, channels]) {
   return out;
 }
 
-/** Make the features of values by column: standardised numbers, and 1 for a category among 0. */
+/** Return the features of values by column: standardised numbers, and one-hot categories. */
 function rowOf(columns, values) {
   const features = [];
   const missing = [];
@@ -288,18 +290,9 @@ function bytesOf(canvas) {
   return { width, height, rgba: canvas.getContext("2d", { willReadFrequently: true }).getImageData(0, 0, width, height).data };
 }
 
-/** Return the pixels of a picture's file, turned as it says. */
+/** Return the pixels of a picture file, rotated by its EXIF orientation. */
 async function pictureIn(file) {
-  let bitmap;
-  try {
-    bitmap = await createImageBitmap(file, { imageOrientation: "from-image", colorSpaceConversion: "none" });
-  } catch {
-    throw new Error(`${file.name || "This"} is no picture that the browser can read: give a PNG or JPEG.`);
-  }
-  const factor = Math.min(1, MOST_SIDE / Math.max(bitmap.width, bitmap.height));
-  const canvas = document.createElement("canvas");
-  canvas.width = Math.max(1, Math.round(bitmap.width * factor));
-  canvas.height = Math.max(1, Math.round(bitmap.height * factor));
+  const { bitmap, canvas } = await decoded(file, { imageOrientation: "from-image", colorSpaceConversion: "none" });
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
   context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);

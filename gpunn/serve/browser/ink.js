@@ -1,4 +1,4 @@
-// Find the drawing in a picture: gpunn/data/formats/ink.py in the browser, step by step, so that both see the same.
+// Find the drawing in a picture by the steps of gpunn/data/formats/ink.py, so that both find the same.
 
 import { largest, less, meanOf, median, plane, quantileOfOwn, rounded, times, turned } from "./arrays.js";
 import { findAreas, opened, runLengths, smoothed } from "./areas.js";
@@ -7,14 +7,14 @@ const LEAST_INK = 0.06;
 const [WIDEST, WIDEST_OF_LONGER] = [0.3, 0.25];
 const [OVER_NOISE, CLEAR, LEFT] = [9, 25, [1.0, 0.375, 0.273, 0.226, 0.196]];
 const [BROADEST, FINER, LEAST_LIGHT, DARK_IS_LIKELIER] = [0.2, 0.7, 0.1, 1.2];
-const POINTS = 48; // of the longer side, to which the ground is fitted
+const POINTS = 48; // of the longer side, for the fit of the ground
 const ROUNDS = [[0.25, 1.0], [0.2, 0.3], [0.15, 0.1], [0.1, 0.03], [0.07, 0.01], [0.05, 0.01], [0.05, 0.01]];
 const STEPS = 20;
 const GRID = 32;
 const [LINE, LINE_COVERS, SLANTS] = [0.02, 0.6, 101];
 const [SPECK, NEAR, LIKE] = [0.02, 0.25, 0.5];
 
-/** Find the largest drawing in planes of pixels from 0 to 1, each standing for `copies` alike; null where there is none. */
+/** Find the largest drawing in planes of pixels from 0 to 1, each for `copies` equal ones; null if there is none. */
 export function findInk(planes, copies = 1) {
   let pixels = planes;
   let signal = alongInk(withoutGround(pixels.map(pointsOf), copies));
@@ -37,7 +37,7 @@ export function findInk(planes, copies = 1) {
     return less(rise, opened(rise, window));
   };
   const found = [1, -1].map((sign) => {
-    // The hat takes the longest, and is not needed where nothing departs.
+    // The hat is the slowest step, and not needed if nothing departs.
     const hat = departs(signal.data, nearby, sign) ? hatOf(sign) : null;
     const support = hat === null ? 0 : supportOf(signal.data, nearby, hat.data, sign);
     return { support: support * (sign > 0 ? DARK_IS_LIKELIER : 1), sign, hat };
@@ -52,7 +52,7 @@ export function findInk(planes, copies = 1) {
   return likely;
 }
 
-/** Tell whether anything departs from what is around it. */
+/** Return whether any pixel departs from its surroundings. */
 function departs(signal, nearby, sign) {
   for (let i = 0; i < signal.length; i++) if (sign * (signal[i] - nearby[i]) > LEAST_INK / 2) return true;
   return false;
@@ -74,7 +74,7 @@ function drawingIn(grey, given, noise, isDark) {
   if (inked.length < 2) return null;
   const hat = given.data.slice();
   if (isDark) {
-    // Light falls on ink as on its ground: ink is a share of the light that is missing.
+    // Light falls on ink and ground alike, so ink is the missing share of the light.
     for (let i = 0; i < hat.length; i++) hat[i] /= Math.max(grey.data[i] + hat[i], LEAST_LIGHT);
   }
   const mask = above(hat, otsu(isDark ? picked(hat, isInk) : inked) * 0.9);
@@ -99,7 +99,7 @@ function above(data, least) {
   return out;
 }
 
-/** Return the numbers where a mask is. */
+/** Return the numbers under a mask. */
 function picked(data, mask) {
   let count = 0;
   for (let i = 0; i < mask.length; i++) count += mask[i];
@@ -128,7 +128,7 @@ function breadthOf({ data, height, width }) {
   return (2 * area) / ((outline * Math.PI) / 4) / (Math.max(bottom - top, right - left) + 1);
 }
 
-/** Return points of a plane, and the terms of a quadratic surface at them, point by point. */
+/** Return sampled points of a plane, and the terms of a quadratic surface at each. */
 function pointsOf({ data, height, width }) {
   const step = Math.max(1, Math.floor(Math.max(height, width) / POINTS));
   const place = (count) => Float32Array.from({ length: count }, (_, i) => (count > 1 ? -1 + (2 * i) / (count - 1) : -1));
@@ -165,7 +165,7 @@ function withoutGround(channels, copies) {
       }
     }
     for (let a = 0; a < 6; a++) for (let b = 0; b < a; b++) products[b][a] = products[a][b];
-    // Bent as little as needed, or the surface would follow broad strokes.
+    // Regularized, or the surface would follow broad strokes.
     [1e-6, 0.3, 0.3, 1, 1, 1].forEach((each, a) => (products[a][a] += stiff * each * total));
     weights = solved(products, right);
     for (let c = 0; c < channels.length; c++) {
@@ -207,7 +207,7 @@ function solved(left, right) {
   return right;
 }
 
-/** Return the mean of the colours that are as bright as most are. */
+/** Return the mean colour of the most common brightness. */
 function usualColour(few) {
   const brightness = Array.from(few[0], (_, i) => few.reduce((sum, each) => sum + each[i], 0) / few.length);
   const counts = new Float64Array(64);
@@ -223,7 +223,7 @@ function usualColour(few) {
   return few.map((each) => each.reduce((sum, value, i) => sum + (near[i] ? value : 0), 0) / count);
 }
 
-/** Reduce departures in colours to one number along their main direction, above 0 where it is darker. */
+/** Project colour differences on their principal direction, above 0 for darker. */
 function alongInk(departs) {
   const [{ height, width }, count] = [departs[0], departs.length];
   const spread = departs.map(() => new Float64Array(count));
@@ -256,7 +256,7 @@ function alongInk(departs) {
   return out;
 }
 
-/** Estimate the standard deviation of noise by the second differences (Immerkær 1996), most of which are of it. */
+/** Estimate the standard deviation of noise by second differences (Immerkær 1996). */
 function noiseOf({ data, height, width }) {
   if (height < 3 || width < 3) return 0;
   const rows = (at) => data[at - width] - 2 * data[at] + data[at + width];
@@ -270,7 +270,7 @@ function noiseOf({ data, height, width }) {
   return quantileOfOwn(both, 0.5) / 0.6745 / 6;
 }
 
-/** Return the median of the half of the picture around each pixel, coarsely. */
+/** Return a coarse median of the half of the picture around each pixel. */
 function localMedian({ data, height, width }) {
   const step = Math.max(1, Math.ceil(Math.max(height, width) / GRID));
   const places = (length) => {
@@ -303,7 +303,7 @@ function localMedian({ data, height, width }) {
   return out;
 }
 
-/** Return the threshold between two classes of numbers (Otsu 1979), the least of them where they are one class. */
+/** Return the threshold between two classes of numbers (Otsu 1979); the least number if all are equal. */
 function otsu(values) {
   let [low, high] = [Infinity, -Infinity];
   for (const value of values) [low, high] = [Math.min(low, value), Math.max(high, value)];
@@ -330,7 +330,7 @@ function otsu(values) {
   return edge(1 + at);
 }
 
-/** Mark the pixels of long thin straight lines across a picture, down it too, but where strokes cross them. */
+/** Mark the pixels of ruled lines, horizontal or vertical, except where strokes cross them. */
 function ruledLines(mask) {
   const found = new Uint8Array(mask.data.length);
   for (const isTurned of [false, true]) {
@@ -372,7 +372,7 @@ function ruledLines(mask) {
   return rest >= 0.05 * all ? found : found.fill(0);
 }
 
-/** Choose the areas of the largest drawing, and count the others that are like it in size. */
+/** Choose the areas of the largest drawing, and count the others of similar size. */
 function cluster(areas, height, width) {
   const sizes = areas.map((area) => Math.max(area.bottom - area.top, area.right - area.left));
   const isInner = areas.map((a) => a.top > 0 && a.left > 0 && a.bottom < height && a.right < width);

@@ -1,4 +1,4 @@
-// A page that was opened as a file says why it stays empty: browsers load no modules for one, so this is none.
+// Explain why a page that was opened as a file stays empty. Not a module: browsers load none for a file.
 
 if (location.protocol === "file:") {
   addEventListener("DOMContentLoaded", () => {

@@ -1,6 +1,6 @@
-// Make a picture an input of the network, as `gpunn predict` does: gpunn/data/formats/{inputs,photograph,image}.py.
+// Prepare a picture as an input, as `gpunn predict` does: gpunn/data/formats/{inputs,photograph,image}.py.
 //
-// A picture is {width, height, rgba}: the bytes of a canvas, four a pixel. What is told of the training is in `about`:
+// A picture is {width, height, rgba}, with four bytes per pixel. `about` describes the training images:
 // {shape: [height, width, channels], ground, is_grey, is_drawn, from_files, drawings, black, white, factor}.
 
 import { border, clipped, mapped, meanOf, median, plane, rounded } from "./arrays.js";
@@ -8,13 +8,13 @@ import { areLike, haveStrokesOf, placed } from "./drawings.js";
 import { findInk } from "./ink.js";
 import { FILTERS, resized } from "./resample.js";
 
-const [FEWEST, MOST] = [320, 800]; // pixels of the longer side in which ink is looked for
-const SEEN = 0.1; // share of the whole range below which a drawing is not seen on its ground
+const [FEWEST, MOST] = [320, 800]; // pixels of the longer side for the search of ink
+const SEEN = 0.1; // share of the range below which a drawing is invisible on its ground
 const LEAST_CONTRAST = 0.04;
-const SPARE = 4; // pixels of a picture for one of the network in the first shrinking
+const SPARE = 4; // pixels of a picture per pixel of the network after the first scaling
 const NOTHING = "nothing is drawn in it";
 
-/** Return {inputs, changes}: the numbers that the network takes, row by row, and words about what was done. */
+/** Return {inputs, changes}: the numbers for the network, row by row, and notes on the changes. */
 export function prepared(picture, about) {
   const [height, width, channels] = about.shape;
   const changes = [];
@@ -36,12 +36,12 @@ export function prepared(picture, about) {
   return { inputs, changes };
 }
 
-/** Find the drawing and bring it into the place of the training's; null where the picture is to be fitted as it is. */
+/** Find the drawing and place it as in training; null if the picture is to be fitted as it is. */
 function drawnAs(picture, about, changes) {
   const { drawings, from_files: fromFiles } = about;
   if (!drawings || !drawings.are_strokes) return null;
   const [height, width] = about.shape;
-  const channels = isGrey(picture) ? 1 : 3; // three alike give the same, and take three times as long
+  const channels = isGrey(picture) ? 1 : 3; // three equal channels give the same, more slowly
   const planes = onGround(planesOf(picture, MOST / 4, MOST / 4, channels), null);
   const isSameSize = picture.height === height && picture.width === width;
   const grey = meanOf(isSameSize ? planes : fitted(planes, picture, height, width));
@@ -63,7 +63,7 @@ function isGrey({ rgba }) {
   return true;
 }
 
-/** Scale planes to a size in which strokes are some pixels wide. */
+/** Scale planes to a size at which strokes are several pixels wide. */
 function enlarged(planes) {
   const longer = Math.max(planes[0].height, planes[0].width);
   const scale = Math.min(Math.max(longer, FEWEST), MOST) / longer;
@@ -72,8 +72,8 @@ function enlarged(planes) {
 }
 
 /**
- * Return {pixels, drawn, alpha}: planes of pixels, of pixels times alpha, and alpha, large pictures shrunk to means;
- * the last two are empty where nothing is transparent.
+ * Return {pixels, drawn, alpha}: planes of pixels, of pixels times alpha, and of alpha, scaled down by means if large.
+ * The last two are empty if nothing is transparent.
  */
 function planesOf({ width, height, rgba }, rows, columns, channels) {
   const most = Math.max(1, Math.floor(2 ** 18 / width));
@@ -127,7 +127,7 @@ function isOpaque(rgba) {
   return true;
 }
 
-/** Return a pixel in grey, in whole numbers as Pillow reckons it. */
+/** Return the grey of a pixel, in whole numbers as Pillow computes it. */
 const greyOf = (rgba, at) => (rgba[at] * 19595 + rgba[at + 1] * 38470 + rgba[at + 2] * 7471 + 0x8000) >> 16;
 
 function range(values) {
@@ -150,7 +150,7 @@ function fittedSize(size, height, width) {
   return [size.height, size.width].map((length) => Math.max(1, rounded(length * scale)));
 }
 
-/** Scale planes of a picture of a size to fit, proportions kept, in the middle of a field of their border's colour. */
+/** Scale planes to fit, proportions kept, into the middle of a field of their border's colour. */
 function fitted(planes, size, height, width) {
   const [rows, columns] = fittedSize(size, height, width);
   const filter = rows < size.height || columns < size.width ? FILTERS.box : FILTERS.bilinear;
@@ -168,7 +168,7 @@ function lay(field, width, small, height) {
   }
 }
 
-/** Fit a picture in whole, and exchange dark and light where its ground is not that of the training. */
+/** Fit the whole picture, and invert it if its ground is not that of the training. */
 function fittedAs(picture, about, changes) {
   const [height, width, channels] = about.shape;
   const isPlain = channels === 1 || about.is_grey;
@@ -187,7 +187,7 @@ function fittedAs(picture, about, changes) {
   return planes;
 }
 
-/** Read a picture as those of a folder were, as bytes; null where dark and light are to be exchanged. */
+/** Read a picture as bytes, like the training images of a folder; null if it is to be inverted. */
 function asInTraining(picture, about, changes) {
   const [height, width, channels] = about.shape;
   const count = picture.width * picture.height;
@@ -223,7 +223,7 @@ function asInTraining(picture, about, changes) {
   return planes;
 }
 
-/** Tell whether a picture has a drawing: more than paper, or one pixel. */
+/** Return whether more than one pixel differs from the ground. */
 function isDrawn(planes) {
   const grounds = planes.map((each) => median(border(each)));
   let departs = 0;

@@ -1,4 +1,4 @@
-// Resize planes as Pillow does, so that a picture comes to the network as gpunn itself would bring it there.
+// Resize planes as Pillow does, so that the network sees the same picture as in `gpunn predict`.
 // Source: Pillow, src/libImaging/Resample.c: weights over areas, columns first, then rows.
 
 import { plane } from "./arrays.js";
@@ -17,7 +17,7 @@ export const FILTERS = {
   },
 };
 
-/** Return, for each place of the result, the first place that it is made of, and the weights from there on. */
+/** Return for each place of the result its first source place, and the weights from there on. */
 function weightsOf(from, to, { support, weight }) {
   const scale = from / to;
   const stretch = Math.max(scale, 1);

@@ -1,4 +1,4 @@
-// Prepares pictures beside the page, so that a line that is drawn meanwhile does not stall.
+// Prepare pictures in a worker, so that drawing does not stall.
 
 import { prepared } from "./prepare.js";
 

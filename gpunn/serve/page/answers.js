@@ -1,15 +1,15 @@
-// The answer: the best class in large, the probabilities as bars with names, or values with units, or a reconstruction.
+// Show the answer: class and probabilities, values, or a reconstruction.
 
 import { enlarge, pixels } from "./colours.js";
 import { $, h, number, percent, shortened, shortNames, throttled } from "./dom.js";
 
-const MOST = 10; // bars; of more classes the likeliest
+const MOST = 10; // bars, those of the most probable classes
 
 export class Answers {
   constructor(model) {
     this.model = model;
     this.rows = [];
-    this.say = throttled((text) => ($("said").textContent = text), 700); // a reader is not to be flooded
+    this.say = throttled((text) => ($("said").textContent = text), 700); // do not flood a screen reader
   }
 
   show(answer) {
@@ -43,7 +43,7 @@ export class Answers {
     $("more").textContent = answers.length > MOST ? `The ten likeliest of ${answers.length} classes.` : "";
   }
 
-  /** Outputs of 0 or 1, each with a probability of its own. */
+  /** Show binary outputs, each with its probability. */
   several({ answers }) {
     this.bars(answers.slice(0, 4 * MOST), null);
     this.say(answers.map(({ name, value, probability }) => `${name} ${value}, ${percent(probability)}`).join("; "));

@@ -1,4 +1,4 @@
-// The page: asks the engine about the network and about every input, and shows what it answers.
+// Run the page: ask the engine about the network and every input, and show the answers.
 
 import { Answers } from "./answers.js";
 import { Asker } from "./asker.js";
@@ -25,15 +25,15 @@ class Page {
     this.introduce(model);
     this.offerInputs();
     this.renew = throttled(() => this.renewed(), 300);
-    this.renewResults = throttled(() => this.showResults(), 5000); // all samples have to be answered for them
-    engine.range = model.input; // from which number to which pictures are drawn
+    this.renewResults = throttled(() => this.showResults(), 5000); // results need a pass over all samples
+    engine.range = model.input; // range of the numbers in pictures
   }
 
   get hasSamples() {
     return this.engine.has.sample && this.model.has_samples !== false;
   }
 
-  /** Write what the network is. */
+  /** Describe the network in the head of the page. */
   introduce(model) {
     this.model = model;
     document.title = `${model.name} · gpunn`;
@@ -94,7 +94,7 @@ class Page {
     $("open").addEventListener("click", () => $("file").click());
     $("file").addEventListener("change", (event) => {
       take(event.target.files[0]);
-      event.target.value = ""; // the same file may be chosen again
+      event.target.value = ""; // so that the same file can be chosen again
     });
     const input = document.querySelector(".input");
     for (const name of ["dragenter", "dragover"]) {
@@ -112,7 +112,7 @@ class Page {
     addEventListener("paste", (event) => take([...event.clipboardData.files][0]));
   }
 
-  /** Predict an input; `words` say where it comes from, and one that is not drawn empties the pad. */
+  /** Predict an input; `words` describe its source, and an input from elsewhere clears the pad. */
   predict(input, words, elsewhere = false) {
     if (elsewhere && this.pad && !this.pad.isEmpty) {
       this.pad.strokes = [];
@@ -152,7 +152,7 @@ class Page {
     $("changes").replaceChildren(...words.map((each) => Object.assign(document.createElement("li"), { textContent: each })));
   }
 
-  /** Empty the answer: nothing is drawn. */
+  /** Clear the answer, since nothing is drawn. */
   forget() {
     this.asker.cancel();
     this.input = null;
@@ -165,7 +165,7 @@ class Page {
     try {
       const found = await this.engine.sample(set, at ?? Math.floor(Math.random() * this.samples));
       this.samples = found.of ?? this.samples;
-      if (at !== null && this.input) return; // the first one is for those who have not begun yet
+      if (at !== null && this.input) return; // the user has begun, and needs no first sample
       const index = found.index ?? at;
       const label = found.label === null || found.label === undefined || found.label === "" ? "" : `: true answer ${found.label}`;
       const words = `Sample${index === null || index === undefined ? "" : ` ${index}`} of the ${set} set${label}`;
@@ -181,7 +181,7 @@ class Page {
     $("error").textContent = error.message;
   }
 
-  /** The network has learned more: ask again. */
+  /** Ask again, since the network has learned more. */
   renewed() {
     if (this.input) this.asker.ask(this.input);
     this.unit.ask();
@@ -199,7 +199,7 @@ class Page {
     }
   }
 
-  /** Tell in the head of the page that the server has gone, or is there again. */
+  /** Show whether the server answers. */
   connected(is) {
     $("state").hidden = false;
     $("state").dataset.state = is ? this.model.state : "gone";
@@ -254,7 +254,7 @@ try {
   const { openEngine } = await import(document.documentElement.dataset.engine);
   const engine = await openEngine();
   const page = new Page(engine, await engine.model());
-  globalThis.gpunn = page; // for the console: gpunn.answer is what the page shows
+  globalThis.gpunn = page; // for the console: gpunn.answer is the answer on the page
   await page.start();
 } catch (error) {
   console.error(error);

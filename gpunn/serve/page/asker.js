@@ -1,7 +1,7 @@
-// Questions asked while the input still changes: one under way, the newest waiting, none in a queue.
+// Ask about an input that keeps changing: one request runs, the newest input waits, all between are dropped.
 
 export class Asker {
-  /** `answer` asks the engine; `shown` gets the answer of the newest input, `failed` its error. */
+  /** `answer` asks the engine; `shown` gets the answer to the newest input, `failed` its error. */
   constructor(answer, shown, failed) {
     Object.assign(this, { answer, shown, failed });
     this.waiting = null;
@@ -9,13 +9,13 @@ export class Asker {
     this.turn = 0;
   }
 
-  /** Ask about an input; what was waiting is dropped, and what is under way is shown only if nothing newer has come. */
+  /** Ask about an input, in place of the one that waits. */
   ask(input) {
     this.waiting = input;
     if (!this.busy) this.next();
   }
 
-  /** Forget what waits and what is under way. */
+  /** Drop the waiting input, and abort the running request. */
   cancel() {
     this.waiting = null;
     this.turn += 1;
@@ -36,7 +36,7 @@ export class Asker {
         } catch (error) {
           if (turn === this.turn && error.name !== "AbortError") this.failed(error, input);
         }
-        await new Promise(requestAnimationFrame); // a picture of the screen for each answer is enough
+        await new Promise(requestAnimationFrame); // one answer per frame is enough
       }
     } finally {
       this.busy = false;

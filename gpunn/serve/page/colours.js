@@ -1,5 +1,5 @@
-// Numbers as pictures, on the scale that the pictures of gpunn have (gpunn/reports/filters.py): white is 0, red above,
-// blue below; matplotlib's RdBu_r, told apart under every common colour blindness, and the same on a dark page.
+// Paint numbers with the colours of gpunn/reports/filters.py, matplotlib's RdBu_r: white is 0, red above, blue below.
+// They differ under every common colour blindness, and are the same on a dark page.
 
 const ANCHORS = [
   [5, 48, 97], [33, 102, 172], [67, 147, 195], [146, 197, 222], [209, 229, 240], [247, 247, 247],
@@ -18,10 +18,10 @@ for (let step = 0; step <= STEPS; step += 1) {
 for (let value = 0; value < 256; value += 1) GREY[value] = packed(value, value, value);
 
 function packed(r, g, b) {
-  return (255 << 24) | (b << 16) | (g << 8) | r; // as the bytes of an ImageData lie
+  return (255 << 24) | (b << 16) | (g << 8) | r; // in the byte order of an ImageData
 }
 
-/** Return the largest size of the finite values, and whether some are below 0. */
+/** Return the range and largest size of the finite values, and whether some are below 0. */
 export function extremes(values) {
   let low = 0;
   let high = 0;
@@ -32,7 +32,7 @@ export function extremes(values) {
   return { low, high, largest: Math.max(-low, high) || 1, signed: low < 0 };
 }
 
-/** Make a function from a number to its colour: 0 is white, NaN grey. */
+/** Return a function from numbers to colours: 0 is white, NaN grey. */
 export function colourOf({ largest }) {
   const factor = STEPS / 2 / largest;
   return (value) => (value === value ? TABLE[Math.min(STEPS, Math.max(0, Math.round(STEPS / 2 + value * factor)))] : NONE);
@@ -54,8 +54,8 @@ export function tile({ shape, data }, channel, colour) {
 }
 
 /**
- * Paint an input: one channel dark on light, three as red, green and blue, others by their mean; from `low` to `high` of
- * the network's input, or of these numbers where it has none.
+ * Paint an input: one channel dark on light, three as red, green and blue, others by their mean. The range is `low` to
+ * `high` of the network's input, by default that of these numbers.
  */
 export function pixels({ shape, data }, range = {}) {
   const [height, width, channels] = sides(shape);
@@ -78,7 +78,7 @@ export function pixels({ shape, data }, range = {}) {
   return image;
 }
 
-/** Paint a vector row by row, so many values in each; what is left of the last row stays empty. */
+/** Paint a vector in rows of `across` values. */
 export function rows({ data }, across, colour) {
   const image = new ImageData(Math.min(across, data.length), Math.ceil(data.length / across));
   const pixels = new Uint32Array(image.data.buffer);
@@ -86,7 +86,7 @@ export function rows({ data }, across, colour) {
   return image;
 }
 
-/** Return height, width and channels of a shape; a vector is a row, or a square where it makes one. */
+/** Return height, width and channels of a shape; a vector is a row, or a square if it fills one. */
 export function sides(shape) {
   if (shape.length === 3) return shape;
   if (shape.length === 2) return [...shape, 1];
@@ -94,7 +94,7 @@ export function sides(shape) {
   return Number.isInteger(side) && side >= 8 ? [side, side, 1] : [1, shape[0] ?? 1, 1];
 }
 
-/** Show an ImageData in a canvas so that every value is a crisp square, at least `side` CSS pixels wide in all. */
+/** Show an ImageData in a canvas with every value a crisp square, about `side` CSS pixels wide in all. */
 export function enlarge(canvas, image, side) {
   const most = Math.max(image.width, image.height);
   const factor = Math.max(1, Math.floor(side / most));

@@ -1,13 +1,13 @@
-// The curves of a training, drawn by uPlot, live while it goes on.
+// Draw the learning curves with uPlot, live during a training.
 
 import { $, h, number, throttled, whole } from "./dom.js";
 
-const FIGURES = { accuracy: "Accuracy", r2: "R²", rmse: "RMSE" }; // the first there is stands beside the loss
+const FIGURES = { accuracy: "Accuracy", r2: "R²", rmse: "RMSE" }; // the first that was recorded is drawn beside the loss
 const COLOURS = { train: ["#0072B2", "#56B4E9"], validation: ["#D55E00", "#E69F00"] }; // light, dark
 const NAMES = { train: "training", validation: "validation" };
 
 export class Curves {
-  /** `renewed` is told when the network has learned more, `changed` of a state, `connected` whether the server answers. */
+  /** `renewed` is called for a newer network, `changed` for a new state, `connected` for a lost or restored server. */
   constructor(engine, { renewed, changed, connected, failed }) {
     Object.assign(this, { engine, renewed, changed, connected, failed, best: null, columns: [], rows: [], plots: [] });
     this.draw = throttled(() => this.drawn(), 100);
@@ -16,7 +16,7 @@ export class Curves {
     new ResizeObserver(throttled(() => this.resize(), 100)).observe($("plots"));
   }
 
-  /** Load the history, and go on with what comes. */
+  /** Load the history, and follow the training. */
   async start() {
     await this.load();
     let first = true;
@@ -28,7 +28,7 @@ export class Curves {
       renewed: () => this.renewed(),
       connected: (is) => {
         this.connected(is);
-        if (is && !first) this.load(); // it was gone, and may be another one
+        if (is && !first) this.load(); // the server was gone, and may be another one
         first = false;
       },
     };
@@ -51,9 +51,9 @@ export class Curves {
     const step = this.columns.indexOf("step");
     const row = this.columns.map((name) => record[name] ?? null);
     const last = this.rows.at(-1);
-    if (last && step >= 0 && row[step] <= last[step]) return; // told twice, or before the history was read
+    if (last && step >= 0 && row[step] <= last[step]) return; // already known
     this.rows.push(row);
-    this.best = null; // which the end tells
+    this.best = null; // known again at the end
     $("training").hidden = false;
     this.draw();
   }
@@ -63,7 +63,7 @@ export class Curves {
     return this.rows.map((row) => row[at] ?? null);
   }
 
-  /** Name the figures that are drawn: the loss, and the first other one that was recorded. */
+  /** Return the curves to draw: the loss, and the first other metric that was recorded. */
   figures() {
     const other = Object.keys(FIGURES).find((name) => this.columns.includes(`train_${name}`));
     return ["loss", other].filter(Boolean);
@@ -90,7 +90,7 @@ export class Curves {
       const series = Object.keys(COLOURS).map((set) => `${set}_${figure}`).filter((name) => this.columns.includes(name));
       const lines = series.map((name) => {
         const set = name.split("_")[0];
-        const dash = set === "validation" ? [6, 3] : undefined; // told apart without colours too
+        const dash = set === "validation" ? [6, 3] : undefined; // differs without colours too
         return { label: NAMES[set], stroke: COLOURS[set][dark ? 1 : 0], width: 2, dash, points: { show: (plot) => plot.data[0].length < 3, size: 6 }, value: (_, value) => number(value, 4) };
       });
       const room = this.room();
@@ -113,7 +113,7 @@ export class Curves {
     this.tell();
   }
 
-  /** Ring the lowest validation loss, as the pictures of a run do. */
+  /** Ring the lowest validation loss, as curves.png does. */
   ring(plot, dark) {
     const at = this.values("step").indexOf(this.best);
     const value = this.values("validation_loss")[at];
@@ -140,7 +140,7 @@ export class Curves {
     for (const { plot } of this.plots) plot.setSize({ width: this.room(), height: 230 });
   }
 
-  /** Write the last row, for those who do not see the curves too. */
+  /** Describe the last record, for screen readers too. */
   tell() {
     const last = Object.fromEntries(this.columns.map((name, at) => [name, this.rows.at(-1)?.[at]]));
     const parts = [["epoch", last.epoch], ["step", last.step]].filter(([, value]) => value !== null && value !== undefined).map(([name, value]) => `${name} ${name === "step" ? whole(value) : number(value, 4)}`);

@@ -1,4 +1,4 @@
-// Small helpers: elements, and numbers as they are read.
+// Make elements, and format numbers and names.
 
 /** Make an element: attributes, properties that begin with a dot, handlers that begin with "on", then children. */
 export function h(name, attributes = {}, ...children) {
@@ -15,7 +15,7 @@ export function h(name, attributes = {}, ...children) {
 
 export const $ = (id) => document.getElementById(id);
 
-/** Write a probability; one that is only nearly 1 is not called 100 %. */
+/** Format a probability; one just below 1 is not shown as 100 %. */
 export function percent(share) {
   if (!Number.isFinite(share)) return "–";
   if (share >= 0.995 && share < 1) return ">99\u00a0%";
@@ -23,7 +23,7 @@ export function percent(share) {
   return `${Math.round(100 * share)}\u00a0%`;
 }
 
-/** Write a number in so many significant digits, without an exponent where that can be read. */
+/** Format a number in significant digits, without an exponent if it is short. */
 export function number(value, digits = 3) {
   if (value === null || value === undefined) return "–";
   if (!Number.isFinite(value)) return String(value);
@@ -33,17 +33,17 @@ export function number(value, digits = 3) {
   return text.replaceAll("-", "−");
 }
 
-/** Write a whole number with commas. */
+/** Format a whole number with commas. */
 export function whole(value) {
   return Math.round(value).toLocaleString("en");
 }
 
-/** Cut a name to so many signs. */
+/** Shorten a name to a number of characters. */
 export function shortened(name, length = 28) {
   return name.length <= length ? name : `${name.slice(0, length - 1)}…`;
 }
 
-/** Cut names so that they can still be told apart: in the middle where their beginnings are equal. */
+/** Shorten names but keep them different: in the middle if their beginnings are equal. */
 export function shortNames(names, length) {
   const cut = names.map((name) => shortened(name, length));
   const tail = Math.floor((length - 1) / 2);
@@ -51,7 +51,7 @@ export function shortNames(names, length) {
   return names.map((name, at) => (isAlike(at) ? `${name.slice(0, length - 1 - tail)}…${name.slice(-tail)}` : cut[at]));
 }
 
-/** Return a function that does the last call of many, at most every `wait` milliseconds. */
+/** Return a function that acts on the last call of many, at most every `wait` milliseconds. */
 export function throttled(act, wait) {
   let timer = null;
   let last = -Infinity;

@@ -1,12 +1,13 @@
-// The engine of the page that `gpunn serve` gives: every question is a request to its server.
+// Answer the page of `gpunn serve` by requests to its server.
 //
-// An engine is an object with the methods below. A page without a server (gpunn export --page) names another module in
-// <html data-engine="…">, which exports `openEngine` too, and leaves out of `has` what it cannot answer.
+// An engine is an object with the methods below. A static page (gpunn export --page) names another module in
+// <html data-engine="…">, which exports `openEngine` too. Methods that `has` sets to false are never called.
 // Arrays are {shape, data: Float32Array}; images (height, width, channels), channels last.
+
+import { decoded } from "./picture.js";
 
 const MOST_BYTES = 8 << 20; // of a picture that the server reads
 const READ = ["image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif"];
-const MOST_SIDE = 2048; // pixels, to which a larger picture is brought before it is sent
 
 export async function openEngine() {
   return new Server();
@@ -44,24 +45,24 @@ class Server {
     return ask(`api/sample?set=${set}&index=${index}`);
   }
 
-  /** Return mistakes from the surest on: {total, of, mistakes: [{index, true, predicted, probability, pixels}]}. */
+  /** Return mistakes, lowest probability of the true class first: {total, of, mistakes: [{index, true, predicted, probability, pixels}]}. */
   mistakes(first, count) {
     return ask(`api/mistakes?first=${first}&count=${count}`);
   }
 
-  /** Count the samples of each class by what was predicted: {classes, counts}. */
+  /** Return the confusion matrix: {classes, counts}. */
   confusion() {
     return ask("api/confusion");
   }
 
-  /** Return the training so far: {columns, rows}. */
+  /** Return the history: {columns, rows}. */
   history() {
     return ask("api/history");
   }
 
   /**
-   * Tell of a training from the step `last` on: its records, its state, a history that has begun again (reset), a newer
-   * network (renewed), and whether the server is there (connected). Return a function that ends it.
+   * Follow a training after the step `last`: its records, its state, a history that starts anew (reset), a newer
+   * network (renewed), and whether the server answers (connected). Return a function that stops following.
    */
   watch({ record, state, reset, renewed, connected }, last = null) {
     let source;
@@ -75,7 +76,7 @@ class Server {
       source.addEventListener("state", (event) => state(JSON.parse(event.data)));
       source.addEventListener("error", () => {
         connected(false);
-        if (source.readyState === EventSource.CLOSED) timer = setTimeout(open, 1000); // it gives up on a 5xx
+        if (source.readyState === EventSource.CLOSED) timer = setTimeout(open, 1000); // after a 5xx it does not reconnect by itself
       });
     };
     open();
@@ -101,19 +102,19 @@ async function ask(path, options = {}) {
     throw new Error(`The server answered with something that is no JSON (status ${answer.status}).`);
   }
   if (!answer.ok) throw new Error(found.error ?? `The server refused (status ${answer.status}).`);
-  return decoded(found);
+  return withArrays(found);
 }
 
-/** Turn every {shape, data: base64} into {shape, data: Float32Array}. */
-function decoded(value) {
+/** Replace every {shape, data: base64} by {shape, data: Float32Array}. */
+function withArrays(value) {
   if (Array.isArray(value)) {
-    return typeof value[0] === "object" ? value.map(decoded) : value;
+    return typeof value[0] === "object" ? value.map(withArrays) : value;
   }
   if (value === null || typeof value !== "object") return value;
   if (typeof value.data === "string" && Array.isArray(value.shape)) {
     return { shape: value.shape, data: new Float32Array(bytesOf(value.data).buffer) };
   }
-  return Object.fromEntries(Object.entries(value).map(([name, each]) => [name, decoded(each)]));
+  return Object.fromEntries(Object.entries(value).map(([name, each]) => [name, withArrays(each)]));
 }
 
 function bytesOf(base64) {
@@ -124,26 +125,17 @@ function bytesOf(base64) {
   return bytes;
 }
 
-/** Return a canvas as PNG; at once, since toBlob waits until the browser has nothing else to do. */
+/** Return a canvas as PNG, at once: toBlob would wait until the browser is idle. */
 function pngOf(canvas) {
   return new Blob([bytesOf(canvas.toDataURL("image/png").split(",")[1])], { type: "image/png" });
 }
 
-/** Return type and body of a picture: the file as it is where the server reads it, else a PNG or JPEG of it. */
+/** Return type and body of a picture: the file itself if the server reads it, else a PNG or JPEG of it. */
 async function pictureOf(file) {
   if (READ.includes(file.type) && file.size <= MOST_BYTES) return [file.type, file];
-  let bitmap;
-  try {
-    bitmap = await createImageBitmap(file);
-  } catch {
-    throw new Error(`${file.name || "This"} is no picture that the browser can read: give a PNG or JPEG.`);
-  }
-  const factor = Math.min(1, MOST_SIDE / Math.max(bitmap.width, bitmap.height));
-  const canvas = document.createElement("canvas");
-  canvas.width = Math.max(1, Math.round(bitmap.width * factor));
-  canvas.height = Math.max(1, Math.round(bitmap.height * factor));
+  const { bitmap, canvas } = await decoded(file);
   const context = canvas.getContext("2d");
-  context.fillStyle = "#fff"; // what is transparent lies on white
+  context.fillStyle = "#fff"; // behind transparent pixels
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
   const png = pngOf(canvas);

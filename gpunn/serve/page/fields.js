@@ -1,11 +1,11 @@
-// Inputs that are no pictures: the columns of a table, or a vector, as sliders, selects and numbers.
+// Offer inputs other than pictures, columns of a table or a vector, as sliders, selects and numbers.
 
 import { $, h, number } from "./dom.js";
 
-const MOST_SLIDERS = 64; // of a vector; a longer one is a text of numbers
+const MOST_SLIDERS = 64; // of a vector; a longer one is typed as text
 
 export class Fields {
-  /** `changed(input)` is told of every change: {values} of a table, {pixels} of a vector. */
+  /** `changed(input)` is called for every change: {values} of a table, {pixels} of a vector. */
   constructor(model, changed) {
     Object.assign(this, { model, changed });
     const { kind, columns, shape } = model.input;
@@ -24,7 +24,7 @@ export class Fields {
     this.tell();
   }
 
-  /** Set the fields to a sample as the network sees it: of a table its columns are standardised, or one of categories. */
+  /** Set the fields to a sample as the network sees it, with standardised numbers and one-hot categories of a table. */
   set(features) {
     if (this.fields[0].isText) return this.fields[0].set(features);
     let at = 0;

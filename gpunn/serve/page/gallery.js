@@ -1,4 +1,4 @@
-// Mistakes to look at and the confusion matrix.
+// Show mistakes and the confusion matrix.
 
 import { cssColour, enlarge, pixels } from "./colours.js";
 import { $, h, percent, shortened, shortNames, whole } from "./dom.js";
@@ -11,7 +11,7 @@ export class Mistakes {
     $("more-mistakes").addEventListener("click", () => this.more());
   }
 
-  /** Show the first ones, or as many as were shown before where the network has learned more. */
+  /** Show the first mistakes, or as many as before if the network has learned more. */
   async start() {
     await this.load(0, Math.min(200, Math.max(AT_ONCE, this.count)));
   }
@@ -62,7 +62,7 @@ export function drawConfusion({ classes, counts }) {
       const share = count / sum;
       const cell = h("td", { class: count ? "" : "none", title: `${classes[at]} taken for ${classes[to]}: ${count}` }, whole(count));
       if (count) {
-        const tint = at === to ? -share : 0.25 + 0.75 * share; // right ones blue, and even one mistake is seen
+        const tint = at === to ? -share : 0.25 + 0.75 * share; // correct cells blue, and even one mistake visible
         cell.style.background = cssColour(tint, { largest: 1.25 });
         cell.style.color = Math.abs(tint) > 0.62 ? "#fff" : "#1d2129";
       }

@@ -1,4 +1,4 @@
-// Every layer's activations as small maps, in a flow from the input to the answer.
+// Show every layer's activations as small maps, in a flow from the input to the answer.
 
 import { colourOf, enlarge, extremes, pixels, rows, sides, tile } from "./colours.js";
 import { $, h, number, percent, shortened, whole } from "./dom.js";
@@ -9,12 +9,12 @@ const GAP = 3; // pixels between maps
 const KINDS = ["dense", "convolution", "pooling", "activation", "normalization"];
 
 export class Layers {
-  /** `chosen(layer, unit)` is told of a unit that was clicked or that Enter was pressed on. */
+  /** `chosen(layer, unit)` is called for a unit on a click or Enter. */
   constructor(model, chosen) {
     this.input = new InputCard(model);
     this.output = new OutputCard(model);
     this.cards = model.layers.map((layer, at) => {
-      const parent = model.layers.slice(at).find(({ depth }) => (depth ?? 0) < (layer.depth ?? 0)); // which it is part of
+      const parent = model.layers.slice(at).find(({ depth }) => (depth ?? 0) < (layer.depth ?? 0)); // the layer around it
       return new Card(layer, parent, model.classes ?? [], (unit) => chosen(layer, unit));
     });
     this.all = [this.input, ...this.cards, this.output];
@@ -37,7 +37,7 @@ export class Layers {
   }
 }
 
-/** The input at the beginning of the flow. */
+/** Show the input at the start of the flow. */
 class InputCard {
   constructor({ input }) {
     this.range = input;
@@ -53,7 +53,7 @@ class InputCard {
   }
 }
 
-/** The answer at its end. */
+/** Show the answer at its end. */
 class OutputCard {
   constructor({ task }) {
     this.task = task;
@@ -78,7 +78,7 @@ class OutputCard {
   }
 }
 
-/** A layer: its title, its shape, and its maps or units in a canvas. */
+/** Show a layer: title, shape, and its maps or units in a canvas. */
 class Card {
   constructor(layer, parent, classes, chosen) {
     Object.assign(this, { layer, chosen, activations: null, at: 0, marked: null, hovered: null });
@@ -115,7 +115,7 @@ class Card {
     return `${this.layer.title}: ${whole(this.units)} ${what}. Arrow keys choose one, Enter shows it.`;
   }
 
-  /** Lay the units out for the width that there is. */
+  /** Lay out the units for the available width. */
   fit() {
     const [height, width] = this.isMap ? this.layer.shape : [1, 1];
     const most = Math.max(height, width);
@@ -240,7 +240,7 @@ class Card {
     this.tell();
   }
 
-  /** Write below the maps what they reach to, or what the unit at hand does. */
+  /** Write the range of the maps, or of the chosen unit, below them. */
   tell() {
     const name = this.isMap ? "map" : "unit";
     const unit = this.hovered ?? (this.frame.matches(":focus-visible") ? this.at : null);
@@ -253,7 +253,7 @@ class Card {
   }
 }
 
-/** Return in how many columns so many tiles make a rectangle that is full, or nearly, and a little wider than high. */
+/** Return the columns of a grid of tiles that is nearly full, and a little wider than high. */
 function columnsFor(count) {
   const side = Math.sqrt(count);
   let best = count;
@@ -266,12 +266,12 @@ function columnsFor(count) {
   return best;
 }
 
-/** Tell whether a unit has a name that fits into its cell. */
+/** Return whether a unit has a name that fits into its cell. */
 function isNamed(names, unit, wide) {
   return names[unit]?.length <= 2 && wide >= 20;
 }
 
-/** Write the value of a unit, or from where to where a map goes. */
+/** Format the value of a unit, or the range of a map. */
 export function rangeOf({ shape, data }, unit, isMap) {
   if (!isMap) return number(data[unit]);
   const [height, width, channels] = sides(shape);

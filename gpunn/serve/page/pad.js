@@ -1,10 +1,10 @@
-// The pad to draw on: mouse, pen, touch and keyboard make strokes, which are kept as lines to be undone one by one.
+// Draw strokes with mouse, pen, touch and keyboard, and keep them as lines, so each can be undone.
 
-const SIDE = 280; // units of the pad, whatever its size on the screen
+const SIDE = 280; // units of the pad at any size on the screen
 const MOVE = 8; // units that an arrow key moves the pen; with Shift four times as far
 
 export class Pad {
-  /** `root` holds a canvas.ink, a canvas.cursor above it that takes the focus, and the element that tells of the pen. */
+  /** `root` holds a canvas.ink, and above it a canvas.cursor, which takes the focus. */
   constructor(root, { changed, told }) {
     this.ink = root.querySelector("canvas.ink");
     this.top = root.querySelector("canvas.cursor");
@@ -72,7 +72,7 @@ export class Pad {
     this.drawCursor();
   }
 
-  /** Add a point to the last stroke, and draw the way to it. */
+  /** Add a point to the last stroke, and draw the line to it. */
   add(x, y, width) {
     const stroke = this.strokes.at(-1);
     stroke.push({ x: within(x), y: within(y), width });
@@ -90,7 +90,7 @@ export class Pad {
   }
 
   begin(event) {
-    if (this.pointer !== null || event.button !== 0) return; // a second finger draws nothing
+    if (this.pointer !== null || event.button !== 0) return; // ignore a second finger
     event.preventDefault();
     this.top.focus({ preventScroll: true, focusVisible: false });
     this.pointer = event.pointerId;
@@ -151,7 +151,7 @@ export class Pad {
     this.told(down ? "Pen down: arrow keys draw." : "Pen up: arrow keys move.");
   }
 
-  /** Show where the keyboard's pen is, while the pad has the keyboard's focus. */
+  /** Show the pen of the keyboard while the pad has the keyboard focus. */
   drawCursor() {
     const context = this.top.getContext("2d");
     context.clearRect(0, 0, SIDE, SIDE);
@@ -175,7 +175,7 @@ function within(place) {
   return Math.min(SIDE, Math.max(0, place));
 }
 
-/** Draw the way to a point of a stroke from the one before it; a point alone is a dot. */
+/** Draw the line to a point of a stroke from the one before; a single point is a dot. */
 function draw(context, stroke, to) {
   const { x, y, width } = stroke[to];
   const from = stroke[Math.max(0, to - 1)];
@@ -184,6 +184,6 @@ function draw(context, stroke, to) {
   context.lineWidth = width;
   context.beginPath();
   context.moveTo(from.x, from.y);
-  context.lineTo(x, y + (from === stroke[to] ? 0.01 : 0)); // a line of no length would not be drawn everywhere
+  context.lineTo(x, y + (from === stroke[to] ? 0.01 : 0)); // some browsers do not draw a line of length 0
   context.stroke();
 }

@@ -1,4 +1,4 @@
-// Runs before the page is painted: the chosen theme, or that of the system where none was chosen.
+// Set the chosen theme, by default that of the system, before the page is painted.
 (() => {
   let chosen = null;
   try {

@@ -1,13 +1,13 @@
-// One unit, opened below its layer: what it answers now, its weights or filter, its bias, the images it answers to most.
+// Show one unit below its layer: its activation, its weights, its bias, and the samples that activate it most.
 
 import { colourOf, enlarge, extremes, pixels, rows, sides, tile } from "./colours.js";
 import { $, h, number, shortened, whole } from "./dom.js";
 import { rangeOf } from "./layers.js";
 
-const MOST_CHANNELS = 64; // of a filter that are drawn
+const MOST_CHANNELS = 64; // of a filter to draw
 
 export class UnitPanel {
-  /** `predicted(pixels, words)` is told of an image that was chosen, `closed` when the panel has gone. */
+  /** `predicted(pixels, words)` is called for a chosen image. */
   constructor(engine, layers, { predicted, failed }) {
     Object.assign(this, { engine, layers, predicted, failed, open: null, answer: null });
     this.heading = h("h3", { tabindex: -1 });
@@ -39,7 +39,7 @@ export class UnitPanel {
     await this.ask();
   }
 
-  /** Ask for the weights and the images, again when the network has learned more. */
+  /** Ask for the weights and the images; called again when the network has learned more. */
   async ask() {
     if (!this.open) return;
     const { layer, unit } = this.open;
@@ -62,7 +62,7 @@ export class UnitPanel {
     }
   }
 
-  /** Put the panel below the row of cards in which its layer is. */
+  /** Put the panel below the row of cards with its layer. */
   place() {
     const card = this.layers.card(this.open.layer.index).root;
     this.root.remove();
@@ -81,7 +81,7 @@ export class UnitPanel {
     card.frame.focus();
   }
 
-  /** Draw what the unit answers to the newest input. */
+  /** Draw the activation of the unit for the newest input. */
   update(answer) {
     this.answer = answer;
     if (!this.open || !answer) return;
