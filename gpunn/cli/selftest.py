@@ -42,7 +42,7 @@ class _ComparingBackend(NumpyBackend):
         product = self.gemm
 
         def gemm(alpha: float, a: Any, b: Any, beta: float, c: Any) -> None:
-            a_there, b_there, c_there = (_moved(array, device) for array in (a, b, c))
+            a_there, b_there, c_there = (_copy_to(array, device) for array in (a, b, c))
             product(alpha, a, b, beta, c)
             self._compare("gemm", partial(device.gemm, alpha, a_there, b_there, beta, c_there), [(c, c_there)])
 
@@ -59,7 +59,7 @@ class _ComparingBackend(NumpyBackend):
         self.seen.add(kernel.name)
         # An array given twice is one array there too, as for kernels in place.
         arrays = {id(array): array for array in arguments if isinstance(array, np.ndarray)}
-        moved = {key: _moved(array, self.other) for key, array in arrays.items()}
+        moved = {key: _copy_to(array, self.other) for key, array in arrays.items()}
         super().run(kernel, *arguments)
         there = [moved.get(id(argument), argument) for argument in arguments]
         pairs = [(array, moved[key]) for key, array in arrays.items()]
@@ -91,7 +91,7 @@ def _difference(expected: NDArray[Any], got: NDArray[Any], relative: float) -> s
     return f"differs by up to {difference:.2g}, allowed are {allowed:.2g}" if difference > allowed else ""
 
 
-def _moved(array: NDArray[Any], device: Backend) -> Any:
+def _copy_to(array: NDArray[Any], device: Backend) -> Any:
     """Copy an array to the device with the same memory order of its axes."""
     order = np.argsort([-stride for stride in array.strides], kind="stable")
     return device.asarray(array.transpose(order).copy()).transpose(np.argsort(order))

@@ -38,11 +38,9 @@ def start_from(run: str, data: str | None, recipe: str | None, freeze: str | Non
     if data is None and recipe is None:
         allow = allowing()
         mend = f"gpunn train DATA --from {run}{allow}; gpunn train --resume {run}{allow} goes on with the old ones"
-        raise OptionError(f"--from needs the data that are to be learned: {mend}")
+        raise OptionError(f"--from needs the data to train on: {mend}")
     if data is not None and holds_run(Path(data)):
-        raise OptionError(
-            f"{data} is a run, not data: name the data that are to be learned, gpunn train DATA --from {run}"
-        )
+        raise OptionError(f"{data} is a run, not data: name the data to train on, gpunn train DATA --from {run}")
     path = model_file(run)
     written = None if recipe else experiment_file(path)
     settings = read_experiment(recipe or str(written or "mlp"))
@@ -139,7 +137,7 @@ def _check(network: Network, data: Data, path: str) -> None:
         network.trained_on.check_samples(data.train)
 
 
-def introduction(experiment: Experiment) -> list[str]:
+def describe_start(experiment: Experiment) -> list[str]:
     """Describe which layers are pretrained, and how long they are frozen."""
     start, freeze, layers = experiment.start, experiment.training.freeze, experiment.layers
     if start is None:

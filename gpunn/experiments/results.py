@@ -11,7 +11,7 @@ from gpunn.data.tables import RECONSTRUCTION
 from gpunn.errors import DataError, DivergenceError, OptionError, ShapeError, in_one_line
 from gpunn.experiments.conclusions import conclude
 from gpunn.experiments.experiment import Experiment
-from gpunn.experiments.fine_tuning import introduction
+from gpunn.experiments.fine_tuning import describe_start
 from gpunn.experiments.folder import HISTORY, METRICS, MODEL
 from gpunn.experiments.report import REPORT, FinalEvaluation, data_in_words, write_report
 from gpunn.files import write_atomically
@@ -39,7 +39,7 @@ def introduce(experiment: Experiment, trainer: Trainer, folder: Path, say: Say) 
         say(f"images      {trainer.data.source_note}")
     if line := _weights(trainer):
         say(f"weights     {line}")
-    for line in introduction(experiment):
+    for line in describe_start(experiment):
         say(line)
     if trainer.placement:
         say(f"data on     {trainer.placement}")

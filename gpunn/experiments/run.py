@@ -63,7 +63,7 @@ def train(
             trainer = experiment.trainer(data, progress=progress)
         experiment = experiment.resolved(trainer)
         stem = f"{data.name}-{experiment.name}"
-        with _held_by_first(lambda: new_folder(out, stem, say)) as folder:
+        with _on_first_rank(lambda: new_folder(out, stem, say)) as folder:
             _run(folder, experiment, trainer, signals, say, report, board)
     return folder
 
@@ -83,11 +83,11 @@ def resume(
     the learning rate. A run with events for TensorBoard always continues them.
     """
     _check_alone(report)
-    folder, named, has_events = world().of_first(lambda: _found(run))
+    folder, named, has_events = world().of_first(lambda: _locate(run))
     board = TensorBoard() if tensorboard else _board_of(folder, say) if has_events else None
-    with Signals() as signals, _held_by_first(lambda: locked(folder, say)):
+    with Signals() as signals, _on_first_rank(lambda: locked(folder, say)):
         with reserved(PICTURES):
-            experiment, trainer = _restored(folder, named, changes, say, progress=progress)
+            experiment, trainer = _restore(folder, named, changes, say, progress=progress)
         _run(folder, experiment, trainer, signals, say, report, board)
     return folder
 
@@ -98,13 +98,13 @@ def _check_alone(report: Report | None) -> None:
 
 
 @contextlib.contextmanager
-def _held_by_first(enter: Callable[[], AbstractContextManager[Held]]) -> Iterator[Held]:
+def _on_first_rank(enter: Callable[[], AbstractContextManager[Held]]) -> Iterator[Held]:
     """Enter a context on rank 0 only, and give its value to all ranks."""
     with contextlib.ExitStack() as held:
         yield world().of_first(lambda: held.enter_context(enter()))
 
 
-def _found(run: str) -> tuple[Path, Path | None, bool]:
+def _locate(run: str) -> tuple[Path, Path | None, bool]:
     """Return the folder of a run, the checkpoint that `run` names, if any, and whether it has TensorBoard events."""
     folder, named = Path(run), None
     if not folder.is_dir():
@@ -113,6 +113,9 @@ def _found(run: str) -> tuple[Path, Path | None, bool]:
         folder, named = folder.parent.parent, folder
     if not holds_run(folder):  # before writing or removing files: the folder is not a run's
         raise CheckpointError(f"{folder} holds no run to go on with: neither checkpoints nor {EXPERIMENT}")
+    if seeds := sorted(path for path in folder.glob("seed-*") if holds_run(path)):  # whose experiment it has
+        mend = f"resume one of them, such as {seeds[0]}, or repeat the command with --seeds"
+        raise CheckpointError(f"{folder} holds a run for each seed: {mend}")
     return folder, named, bool(own_files(folder))
 
 
@@ -214,12 +217,12 @@ def _run(
         raise
 
 
-def _restored(
+def _restore(
     folder: Path, named: Path | None, changes: Mapping[str, Any], say: Say, *, progress: bool
 ) -> tuple[Experiment, Trainer]:
     """Restore a run in a locked folder from a checkpoint, by default the newest whole one."""
     ranks = world()
-    checkpoint, asked = ranks.of_first(lambda: _compared(folder, named, changes, say))
+    checkpoint, asked = ranks.of_first(lambda: _choose_checkpoint(folder, named, changes, say))
     if ranks.local_size > 1 and changes.get("device") is None and asked.training.device.startswith("cuda:"):
         asked = asked.with_options(device="cuda")  # each rank has its own; the file names that of rank 0
     if checkpoint is None:
@@ -243,7 +246,7 @@ def _remove_results(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def _compared(
+def _choose_checkpoint(
     folder: Path, named: Path | None, changes: Mapping[str, Any], say: Say
 ) -> tuple[Checkpoint | None, Experiment]:
     """Choose the checkpoint, and apply the changes; refuse an experiment that differs from the checkpoint's."""

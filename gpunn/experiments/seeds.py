@@ -103,7 +103,7 @@ def train_seeds(
     if failed:
         seed = min(failed, key=list(seeds).index)
         raise GpunnError(
-            f"{len(failed)} of {len(seeds)} seeds failed, seed {seed} since: {failed[seed]}; the same command goes on"
+            f"{len(failed)} of {len(seeds)} seeds failed, seed {seed}: {failed[seed]}; the same command goes on"
         )
     for name in _FIGURES:
         if len(values := [row[name] for row in rows.values() if row.get(name) is not None]) > 1:

@@ -96,7 +96,7 @@ class Checkpointer(Callback):
 
     def on_train_begin(self, training: TrainingView) -> None:
         trainer = cast(Trainer, training.trainer)
-        checkpoint = world().of_first(lambda: self._found(trainer, training.say))
+        checkpoint = world().of_first(lambda: self._open_folder(trainer, training.say))
         if checkpoint and is_of_new_network(checkpoint.origin):
             trainer.begin_anew()  # in a notebook the network has already been trained until the interruption
         origin = origin_of(trainer)
@@ -155,7 +155,7 @@ class Checkpointer(Callback):
             if step != good:
                 remove_folder(path)
 
-    def _found(self, trainer: Trainer, say: Say) -> Checkpoint | None:
+    def _open_folder(self, trainer: Trainer, say: Say) -> Checkpoint | None:
         """Create and lock the folder; return the checkpoint to resume from, if any."""
         if self.folder.is_symlink():
             raise CheckpointError(f"{self.folder} is a link: what is removed and written there must be of the training")

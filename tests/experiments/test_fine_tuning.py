@@ -286,7 +286,7 @@ def test_what_the_program_cannot_begin_with_is_said_in_a_line(own: Path) -> None
     ):
         assert_one_line(train("above.npz", "--out", "run", *arguments), code, *words)
         assert not (own / "run").exists()
-    assert_one_line(train("--from", "below"), 2, "needs the data that are to be learned: gpunn train DATA --from below")
+    assert_one_line(train("--from", "below"), 2, "needs the data to train on: gpunn train DATA --from below")
     assert_one_line(train("below", "--from", "below"), 2, "below is a run, not data")
     for option in (("--from", "below"), ("--freeze", "2")):
         assert_one_line(train("--resume", "below", *option), 2, f"{option[0]} cannot be given with --resume")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gpunn.errors import GpunnError, OptionError, OutputError
+from gpunn.errors import CheckpointError, GpunnError, OptionError, OutputError
 from gpunn.experiments import run
 from gpunn.experiments.experiment import Experiment, parse_experiment
 from gpunn.experiments.seeds import parse_seeds, train_seeds
@@ -57,9 +57,16 @@ def test_each_seed_is_the_run_that_it_is_alone_and_the_mean_is_theirs(tmp_path: 
         train_seeds(few(FILE.replace("0.1", "0.2")), [0, 1], folder, lines.append)
 
 
+def test_the_folder_of_seeds_is_not_resumed_as_one_run(tmp_path: Path) -> None:
+    folder = train_seeds(few(), [0, 1], tmp_path / "all", lambda _: None)
+    with pytest.raises(CheckpointError, match=r"holds a run for each seed: resume one of them, such as .*seed-0, or"):
+        run.resume(str(folder), lambda _: None)
+    assert not (folder / "metrics.json").exists()
+
+
 def test_a_training_that_fails_is_named_and_the_others_end(tmp_path: Path) -> None:
     lines: list[str] = []
-    with pytest.raises(GpunnError, match=r"2 of 2 seeds failed, seed 3 since: training diverged .*; the same command"):
+    with pytest.raises(GpunnError, match=r"2 of 2 seeds failed, seed 3: training diverged .*; the same command"):
         train_seeds(few(FILE.replace("0.1", "1e30")), [3, 4], tmp_path / "all", lines.append)
     assert sum("failed: training diverged" in line for line in lines) == 2
 

@@ -552,7 +552,7 @@ def test_there_are_twenty_refusals_and_the_program_ends_with_1(folder: Path) -> 
     (folder / "other.onnx").write_bytes(of_conv(dilations=[2, 2]))
     done = gpunn("import", "other.onnx")
     assert (done.code, done.out) == (1, "")
-    assert "node 'conv', operator Conv: dilations = [2, 2]: windows here have no gaps" in done.err
+    assert "node 'conv', operator Conv: dilations = [2, 2]: gpunn has no dilated windows" in done.err
     assert [path.name for path in folder.iterdir() if "safetensors" in path.name] == []
 
 

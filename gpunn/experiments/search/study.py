@@ -68,7 +68,7 @@ class Study:
 
     def give_back(self, trial: Any) -> None:
         """Queue an interrupted trial again."""
-        self._again(self._study.trials[trial.number])
+        self._requeue(self._study.trials[trial.number])
 
     def trials(self) -> list[Any]:
         """Return all trials but the interrupted ones, by number."""
@@ -96,7 +96,7 @@ class Study:
                 return {}
         return found
 
-    def _again(self, trial: Any) -> None:
+    def _requeue(self, trial: Any) -> None:
         self._study.tell(trial.number, state=self._states.FAIL)
         self._study.enqueue_trial(trial.params, user_attrs={_AGAIN: trial.number})
 
@@ -106,19 +106,19 @@ class Study:
             self._study.enqueue_trial(first)
         for trial in self._study.get_trials(states=(self._states.RUNNING,)):
             if self._is_lost(trial):
-                self._again(trial)
+                self._requeue(trial)
 
     def _is_lost(self, trial: Any) -> bool:
         worker = trial.user_attrs.get(_WORKER)
         if worker is None:  # not signed yet: lost only if no other worker is alive
             signs = (path for path in self._folder.glob(_SIGN.format("*")) if path != _sign(self._folder, self._worker))
-            return all(_is_free(path) for path in signs)
+            return all(_has_ended(path) for path in signs)
         if worker.split(":")[0] != socket.gethostname():
             return False  # a worker on another machine cannot be checked here
-        return _is_free(_sign(self._folder, worker))
+        return _has_ended(_sign(self._folder, worker))
 
 
-def _is_free(sign: Path) -> bool:
+def _has_ended(sign: Path) -> bool:
     """Return whether a worker has ended, and remove its file if so."""
     try:
         with sign.open("rb") as file:

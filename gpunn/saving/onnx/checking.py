@@ -19,7 +19,7 @@ def check_form(made: ModelProto) -> None:
         checker.check_model(made, full_check=True)
     except Exception as error:  # noqa: BLE001 - the library raises several undocumented classes
         reason = " ".join(str(error).split())
-        raise GpunnError(f"the graph is none by the rules of ONNX ({reason:.300}): {_MEND}") from None
+        raise GpunnError(f"the graph breaks the rules of ONNX ({reason:.300}): {_MEND}") from None
 
 
 def check_answers(made: ModelProto, given: NDArray[Any], wanted: NDArray[Any]) -> None:

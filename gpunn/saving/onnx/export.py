@@ -68,11 +68,11 @@ def graph_of(
     x, shape = write_layers(graph, layers_of(model, logits), x, shape)
     name = "logits" if logits else output_name(model)
     if not logits:
-        x = _answered(graph, model, x)
+        x = _write_link(graph, model, x)
     if len(shape) == 3 and layout == "NHWC":
         graph.begin("channels_last")
         x = graph.node("Transpose", x, perm=[0, 2, 3, 1])
-    seen = [_watched(graph, layer) for layer in watched]  # before `finish` renames an output
+    seen = [_name_output(graph, layer) for layer in watched]  # before `finish` renames an output
     graph.finish(x, name)
     sides = [preparation.shape, shape]
     if layout == "NCHW":
@@ -92,7 +92,7 @@ def graph_of(
     return made
 
 
-def _watched(graph: Graph, layer: str) -> ValueInfoProto:
+def _name_output(graph: Graph, layer: str) -> ValueInfoProto:
     """Write a node that makes a layer's output one of the graph's; return its description."""
     x, shape = graph.outputs[layer]
     graph.begin(name := OUTPUT_OF.format(layer))
@@ -139,7 +139,7 @@ def output_name(model: Network) -> str:
     return "probabilities" if gives and model.task is not Task.REGRESSION else "outputs"
 
 
-def _answered(graph: Graph, model: Network, x: str) -> str:
+def _write_link(graph: Graph, model: Network, x: str) -> str:
     """Write the loss's link, and the scaling of outputs to the units of the targets, as `Network.linked` does."""
     link = None if model.loss is None else model.loss.link
     graph.begin("answers")

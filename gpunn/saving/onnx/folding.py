@@ -47,7 +47,7 @@ def fold_shape(
         name = open_.pop()
         for user in users.get(name, ()):
             if not constants[name].all() and not _takes_batch(user, name):
-                raise user.refusal("its inputs", "expected numbers, and not the size of the batch")
+                raise user.refusal("its inputs", "expected values without the batch size")
             given = [constants[name] for name in user.inputs if name in constants]
             if len(given) < len(user.inputs) or len(user.outputs) != 1 or user.outputs[0] in constants:
                 continue

@@ -80,7 +80,7 @@ class GraphReader:
             check_inputs(node)
             read_with_constant(state, node, x, self._constants)
         else:
-            mend = ": export it without, losses here take what comes before" if node.kind == "LogSoftmax" else ""
+            mend = ": export without it, the losses of gpunn take its input" if node.kind == "LogSoftmax" else ""
             raise node.refusal("it", f"gpunn has no layer for this operator{mend}")
         node.finish()
 
@@ -118,10 +118,10 @@ class GraphReader:
     def _meet(self, state: ReaderState, x: str, node: Operator, inside: list[Operator]) -> str:
         """Read the node where branches meet, with the nodes inside: as an equation, a Residual or a Concatenate."""
         ends = [name for name in node.inputs if name not in self._constants]
-        ways = [self._way(x, end) for end in ends]
+        paths = [self._branch(x, end) for end in ends]
         if all(other.kind in ELEMENTWISE for other in (*inside, node)) and not (node.kind == "Add" and x in ends):
             add_equation(state, [*inside, node], x, self._constants)
-        elif node.kind in _JOINS and sum(map(len, ways)) == len(set().union(*ways)) and len(ends) == len(node.inputs):
+        elif node.kind in _JOINS and sum(map(len, paths)) == len(set().union(*paths)) and len(ends) == len(node.inputs):
             self._join(state, x, node, ends)
         else:
             raise node.refusal(f"inputs {', '.join(ends):.80}", "gpunn has no layer where such branches meet")
@@ -129,7 +129,7 @@ class GraphReader:
             other.finish()
         return node.outputs[0]
 
-    def _way(self, x: str, end: str) -> set[int]:
+    def _branch(self, x: str, end: str) -> set[int]:
         """Return the nodes of a branch, from x to its end."""
         if end == x:
             return set()

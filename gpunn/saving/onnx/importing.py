@@ -62,7 +62,7 @@ def network_of(
     if "gpunn" in file.metadata and input_shape is None:
         # If the description cannot be loaded, or is not of this graph, the graph decides.
         with suppress(GpunnError, KeyError, TypeError, ValueError, ArithmeticError, RecursionError):
-            model = _described(kind, file, backend, batch_size)
+            model = _restore_described(kind, file, backend, batch_size)
             if model is not None:
                 return model
     state, begin = _input_of(file, input_shape)
@@ -71,16 +71,16 @@ def network_of(
         raise RefusedError(f"it has {len(file.outputs)} outputs, a network here has one: export it with one")
     nodes = reader.needed(file.outputs[0])
     begin, scale = _skip_scaling(file, nodes, begin)
-    _turn(state, nodes, begin, is_given=input_shape is not None)
+    _assume_channels_last(state, nodes, begin, is_given=input_shape is not None)
     shape = state.shape
     GraphReader(file, nodes).layers(state, begin, file.outputs[0])
     has_tokens = bool(state.layers) and state.layers[0].tokens > 0
     if has_tokens != (file.kinds[next(iter(file.kinds))] in _TOKENS):
-        raise RefusedError("its inputs are whole numbers where an embedding picks rows by them, and only there")
+        raise RefusedError("its inputs must be integers if it begins with an embedding, and floats otherwise")
     if state.flat is not None:
-        raise RefusedError("its outputs are images in a row, channels last, which gpunn has channels first")
+        raise RefusedError("its outputs are images flattened with channels last, in gpunn channels come first")
     if state.is_row:
-        raise RefusedError("its outputs are (length, features), which gpunn has as images of one row")
+        raise RefusedError("its outputs are (length, features), gpunn has these as images of height 1")
     if not 0 < len(state.layers) <= MOST_LAYERS:
         raise RefusedError(f"it has {len(state.layers)} layers, gpunn reads 1 to {MOST_LAYERS:,}")
     model = kind(state.layers)
@@ -104,7 +104,7 @@ def _input_of(file: OnnxFile, input_shape: Shape | None) -> tuple[ReaderState, s
     if input_shape is not None:
         sizes = input_shape if len(input_shape) == 1 else (input_shape[2], *input_shape[:2])
         if len(sizes) != len(axes) - 1:
-            raise RefusedError(f"input_shape {input_shape} is for images or features, the file is for the other")
+            raise RefusedError(f"input_shape {input_shape} must have {len(axes) - 1} sizes, as the inputs of the file")
     if not all(isinstance(size, int) and size > 0 for size in sizes):
         mend = "say how large samples are, input_shape=(height, width, channels)"
         raise RefusedError(f"the input {name!r:.60} has no fixed size, ({got:.60}): {mend}")
@@ -127,7 +127,7 @@ def _skip_scaling(file: OnnxFile, nodes: list[Operator], x: str) -> tuple[str, f
     if kind != "uint8":
         return x, 1.0
     if x in file.kinds:
-        raise RefusedError(f"the input {x!r:.60} is uint8, and no node makes floats of it")
+        raise RefusedError(f"the input {x!r:.60} is uint8, and no node converts it to floats")
     if len(users) == 1 and users[0].kind in ("Mul", "Div"):
         others = [file.constants[name] for name in users[0].inputs if name in file.constants]
         if len(others) == 1 and others[0].size == 1 and not (users[0].kind == "Div" and users[0].inputs[0] != x):
@@ -138,7 +138,7 @@ def _skip_scaling(file: OnnxFile, nodes: list[Operator], x: str) -> tuple[str, f
     return x, 1.0
 
 
-def _turn(state: ReaderState, nodes: list[Operator], x: str, *, is_given: bool) -> None:
+def _assume_channels_last(state: ReaderState, nodes: list[Operator], x: str, *, is_given: bool) -> None:
     """Assume images (height, width, channels) if the file transposes them first, or flattens them with few channels."""
     users = [node for node in nodes if x in node.inputs and node.kind != "Shape"]
     if len(state.shape) != 3 or len(users) != 1:
@@ -153,7 +153,7 @@ def _turn(state: ReaderState, nodes: list[Operator], x: str, *, is_given: bool) 
             state.shape = height, width, channels
 
 
-def _described(kind: type[Model], file: OnnxFile, backend: Backend, batch_size: int) -> Model | None:
+def _restore_described(kind: type[Model], file: OnnxFile, backend: Backend, batch_size: int) -> Model | None:
     """Return the network described in a file of gpunn; None if its graph is of another network."""
     description = read_description(file.metadata)
     description["dtype"] = "float32"

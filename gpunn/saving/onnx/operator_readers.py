@@ -40,7 +40,7 @@ def _plain(state: ReaderState, node: Operator, _: Constants) -> None:
 def _leaky_relu(state: ReaderState, node: Operator, _: Constants) -> None:
     alpha = node.take("alpha", 0.01)
     if not alpha <= 1:
-        raise node.refusal(f"alpha = {alpha:g}", "a slope for negative numbers is at most 1 here")
+        raise node.refusal(f"alpha = {alpha:g}", "expected a slope of at most 1 for negative inputs")
     state.add(node, nn.LeakyReLU(alpha))
 
 
@@ -68,7 +68,7 @@ def refuse_training(node: Operator) -> None:
 def _softmax(state: ReaderState, node: Operator, _: Constants) -> None:
     axis = node.take("axis", -1 if node.opset >= 13 else 1)
     if len(state.shape) != 1:
-        raise node.refusal(f"an input {state.axes} of each sample", "Softmax is over the outputs of a sample here")
+        raise node.refusal(f"an input {state.axes} of each sample", "expected the outputs of a sample, (features,)")
     if axis not in (1, -1):
         raise node.refusal(f"axis = {axis}", "expected 1, the outputs of a sample")
     state.add(node, nn.Softmax())
@@ -144,7 +144,7 @@ def _batch_norm(state: ReaderState, node: Operator, given: Constants) -> None:
         raise node.refusal("training_mode = 1", "export it for inference")
     momentum, epsilon = node.take("momentum", 0.9), node.take("epsilon", 1e-5)
     if not node.take("spatial", 1):
-        raise node.refusal("spatial = 0", "statistics are those of a channel here")
+        raise node.refusal("spatial = 0", "expected statistics per channel")
     if state.channels_last and len(state.shape) == 3:
         state.need_channels_first(node)
     channels, words = state.shape[-1], ("gamma", "beta", "mean", "variance")
@@ -164,10 +164,10 @@ def _layer_norm(state: ReaderState, node: Operator, given: Constants) -> None:
     axis, epsilon = node.take("axis", -1), node.take("epsilon", 1e-5)
     node.take("stash_type", 1)
     if any(node.outputs[1:]):
-        raise node.refusal("its second output", "gpunn gives no means")
+        raise node.refusal("its second output", "gpunn has no mean as an output")
     last = len(state.axes)
     if axis not in (-1, last) or (len(state.shape) == 3 and not state.channels_last) or not epsilon > 0:
-        raise node.refusal(f"axis = {axis}, epsilon = {epsilon:g}", "expected -1, features or channels that come last")
+        raise node.refusal(f"axis = {axis}, epsilon = {epsilon:g}", "expected -1, the axis of features or channels")
     gamma = state.ordered(numbers(node, given[0] if given else None, "Scale"))
     beta = given[1] if len(given) > 1 and given[1] is not None else np.zeros_like(gamma)
     if gamma.shape != (state.shape[-1],) or beta.shape != gamma.shape:

@@ -53,21 +53,21 @@ def _transposed_convolution(state: ReaderState, node: Operator, given: Constants
         raise node.refusal(f"weights of {w.shape}", f"expected ({state.shape[2]}, filters, height, width)")
     size, filters = _size_of(node, w), w.shape[1]
     if (groups := node.take("group", 1)) != 1:
-        raise node.refusal(f"group = {groups}", "transposed convolutions have no groups here")
+        raise node.refusal(f"group = {groups}", "gpunn has no groups in transposed convolutions")
     for attribute in ("auto_pad", "output_shape"):
         if node.attributes.get(attribute, "NOTSET") not in ("NOTSET", "VALID"):
             raise node.refusal(attribute, "expected pads and output_padding")
     stride, added = pair_of(node, "strides", [1, 1]), node.take("output_padding", [0, 0])
     if len(added) != 2 or not all(isinstance(each, int) and 0 <= each <= MOST_SIZE for each in added):
         raise node.refusal(f"output_padding = {added!s:.40}", "expected two whole numbers")
-    cut = ends_of(node, state, size, stride)
+    cut = pads_of(node, state, size, stride)
     same = ConvTranspose2D(filters, size, stride, "same", bias=False)
     made = [(state.shape[i] - 1) * stride[i] - sum(cut[i]) + size[i] + added[i] for i in (0, 1)]
     is_same = cut == list(same.pads(state.shape)) and made == [state.shape[i] * stride[i] for i in (0, 1)]
     layer: Layer = same
     if not is_same:
         if any(before != after for before, after in cut):
-            raise node.refusal(f"pads = {cut}", "as much is cut off on both sides here, or as in SAME_UPPER")
+            raise node.refusal(f"pads = {cut}", "expected the same on both sides, or as in SAME_UPPER")
         even, more = (cut[0][0], cut[1][0]), (added[0], added[1])
         layer = make_layer(node, "its window", ConvTranspose2D, filters, size, stride, even, more, bias=False)
     state.add(node, layer, w=w)
@@ -78,7 +78,7 @@ def refuse_dilations(node: Operator) -> None:
     """Refuse dilated windows."""
     dilations = node.take("dilations", [1, 1])
     if any(each != 1 for each in dilations):
-        raise node.refusal(f"dilations = {dilations}", "windows here have no gaps")
+        raise node.refusal(f"dilations = {dilations}", "gpunn has no dilated windows")
 
 
 def pair_of(node: Operator, attribute: str, default: list[int]) -> tuple[int, int]:
@@ -89,7 +89,7 @@ def pair_of(node: Operator, attribute: str, default: list[int]) -> tuple[int, in
     return given[0], given[1]
 
 
-def ends_of(node: Operator, state: ReaderState, size: Sequence[int], stride: Sequence[int]) -> list[tuple[int, int]]:
+def pads_of(node: Operator, state: ReaderState, size: Sequence[int], stride: Sequence[int]) -> list[tuple[int, int]]:
     """Return the padding before and after, of rows and of columns."""
     automatic, pads = node.take("auto_pad", "NOTSET"), node.take("pads", [0, 0, 0, 0])
     if automatic in ("SAME_UPPER", "SAME_LOWER"):
@@ -108,7 +108,7 @@ def padding_of(
     node: Operator, state: ReaderState, size: Sequence[int], stride: Sequence[int]
 ) -> tuple[str | tuple[int, int], list[tuple[int, int]]]:
     """Return the `padding` of a layer, and what it adds before and after."""
-    ends = ends_of(node, state, size, stride)
+    ends = pads_of(node, state, size, stride)
     if ends == [(0, 0), (0, 0)]:
         return "valid", ends
     if all(before == after for before, after in ends):
@@ -116,7 +116,7 @@ def padding_of(
     if ends == [windows.axis_padding("same", axis, state.shape[axis], size[axis], stride[axis]) for axis in (0, 1)]:
         return "same", ends
     written = [ends[0][0], ends[1][0], ends[0][1], ends[1][1]]
-    raise node.refusal(f"pads = {written}", "padding is alike on both sides here, or as in SAME_UPPER")
+    raise node.refusal(f"pads = {written}", "expected the same on both sides, or as in SAME_UPPER")
 
 
 @reads("MaxPool", "AveragePool")
@@ -126,11 +126,11 @@ def _pool(state: ReaderState, node: Operator, _: Constants) -> None:
     refuse_dilations(node)
     counts = bool(node.take("count_include_pad", 0))
     if node.take("storage_order", 0) or any(node.outputs[1:]):
-        raise node.refusal("Indices", "gpunn gives no places of the largest")
+        raise node.refusal("Indices", "gpunn has no indices of the maxima")
     padding, ends = padding_of(node, state, size, stride)
     rest = [(state.shape[axis] + sum(ends[axis]) - size[axis]) % stride[axis] for axis in (0, 1)]
     if node.take("ceil_mode", 0) and any(rest):
-        raise node.refusal("ceil_mode = 1", "windows here lie wholly inside")
+        raise node.refusal("ceil_mode = 1", "windows lie within the padded image here")
     if node.kind == "MaxPool":
         state.add(node, make_layer(node, "its window", MaxPool2D, size, stride, padding))
     else:
