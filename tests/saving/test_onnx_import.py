@@ -478,11 +478,11 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a number that the size of the batch picks": (
         lambda: graph([node("Shape", ["input"], ["s"], end=1), node("Gather", ["c", "s"], ["f"]),
                        node("Add", ["input", "f"], ["output"])], weights={"c": np.float32([5])}),
-        "operator Gather: its inputs: expected numbers, and not the size of the batch"),
+        "operator Gather: its inputs: expected values without the batch size"),
     "a sum with the size of the batch": (
         lambda: graph([node("Shape", ["input"], ["s"], end=1), node("Cast", ["s"], ["f"], to=1),
                        node("Add", ["input", "f"], ["output"])]),
-        "operator Add: its inputs: expected numbers, and not the size of the batch"),
+        "operator Add: its inputs: expected values without the batch size"),
     "log-probabilities": (lambda: of_one("LogSoftmax"), "gpunn has no layer for this operator: export it without"),
     "images alone": (lambda: of_one("Mul", SHAPE, {"c": weights(3, 8, 6)}), "numbers of (3, 8, 6): expected one"),
     "a division by 0": (lambda: of_one("Div", arrays={"c": np.float32(0)}), "operator Div: numbers: expected finite"),
@@ -496,11 +496,11 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "no opset": (lambda: changed(of_conv(), lambda m: m.ClearField("opset_import")), "it has opset none"),
     "half precision": (
         lambda: of_one("Gemm", arrays={"w": W.astype(np.float16)}, transB=1), "numbers of the type FLOAT16"),
-    "whole numbers": (lambda: graph([node("Relu", ["input"], ["output"])], kind=7), "inputs are whole numbers where"),
+    "whole numbers": (lambda: graph([node("Relu", ["input"], ["output"])], kind=7), "inputs must be integers where"),
     "truth": (lambda: graph([node("Relu", ["input"], ["output"])], kind=9), "the input 'input' is bool"),
     "numbers that pick rows": (
         lambda: graph([node("Gather", ["w", "input"], ["a"]), node("Flatten", ["a"], ["output"])], weights={"w": W}),
-        "its inputs are whole numbers where"),
+        "its inputs must be integers if"),
     "groups of transposed convolutions": (
         lambda: of_one("ConvTranspose", SHAPE, {"w": weights(3, 2, 2, 2)}, group=3), "ConvTranspose: group = 3"),
     "a size of transposed convolutions": (
