@@ -496,7 +496,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "no opset": (lambda: changed(of_conv(), lambda m: m.ClearField("opset_import")), "it has opset none"),
     "half precision": (
         lambda: of_one("Gemm", arrays={"w": W.astype(np.float16)}, transB=1), "numbers of the type FLOAT16"),
-    "whole numbers": (lambda: graph([node("Relu", ["input"], ["output"])], kind=7), "inputs must be integers where"),
+    "whole numbers": (lambda: graph([node("Relu", ["input"], ["output"])], kind=7), "inputs must be integers if"),
     "truth": (lambda: graph([node("Relu", ["input"], ["output"])], kind=9), "the input 'input' is bool"),
     "numbers that pick rows": (
         lambda: graph([node("Gather", ["w", "input"], ["a"]), node("Flatten", ["a"], ["output"])], weights={"w": W}),
