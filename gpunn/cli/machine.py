@@ -39,7 +39,7 @@ def recipes() -> None:
 @click.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[GROUP]... [OPTIONS]")
 def bench(arguments: tuple[str, ...]) -> None:
-    """Compare the speed of gpunn with the installed ones of PyTorch, JAX, scikit-learn and CuPy.
+    """Compare the speed of gpunn with PyTorch, JAX, scikit-learn and CuPy, where these are installed.
 
     `gpunn bench --help` lists groups and options. The benchmarks come with the source, not with the package.
     """

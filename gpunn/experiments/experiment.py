@@ -65,7 +65,7 @@ class DataPart:
 
 @dataclass(frozen=True)
 class TrainingPart(PlainOptions):
-    """Settings under `[training]`: plain options of `Sequential.fit`; `least_steps` an epoch need smaller batches."""
+    """Settings under `[training]`: plain options of `Sequential.fit`; batches shrink for `least_steps` an epoch."""
 
     batch_size: int = 128
     device: str = "auto"

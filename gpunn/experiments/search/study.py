@@ -1,4 +1,4 @@
-"""Keep the study of Optuna in a folder that several workers share, and that survives their being killed."""
+"""Keep the study of Optuna in a folder shared by several workers, any of which may be killed."""
 
 import fcntl
 import socket
@@ -23,7 +23,7 @@ _PATIENCE = 60.0  # seconds to wait for another worker to open the folder
 
 
 def require_optuna() -> Any:
-    """Import Optuna, quietly; raise OptionError where it is missing."""
+    """Import Optuna, quietly; raise OptionError if it is missing."""
     try:
         import optuna
     except ImportError:
