@@ -80,7 +80,7 @@ class GraphReader:
             check_inputs(node)
             read_with_constant(state, node, x, self._constants)
         else:
-            mend = ": export without it, the losses of gpunn take its input" if node.kind == "LogSoftmax" else ""
+            mend = ": export it without, the losses of gpunn take its input" if node.kind == "LogSoftmax" else ""
             raise node.refusal("it", f"gpunn has no layer for this operator{mend}")
         node.finish()
 
