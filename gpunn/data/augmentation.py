@@ -14,7 +14,7 @@ from gpunn.kernels.augmentation import Limits, augment
 
 
 class Augmentation(Part, kind="augmentation", example="Augmentation(shift=1)"):
-    """Change every training image a little, in another way each epoch, inside the gather of the batch.
+    """Change every training image a little, differently each time, inside the gather of the batch.
 
     The first four numbers are limits: each change is drawn uniformly from minus to plus its limit. Pixels from outside
     the image are 0; values between pixels are interpolated linearly.

@@ -196,7 +196,7 @@ def is_whole(array: NDArray[Any]) -> bool:
 
 
 def _floats(array: NDArray[Any], what: str) -> NDArray[Any]:
-    """Convert numbers to finite float32, or float64 from float64 on, in this machine's byte order."""
+    """Convert numbers to finite float32, or float64 if they are that wide, in this machine's byte order."""
     dtype = np.dtype(np.float64 if array.dtype.kind == "f" and array.dtype.itemsize >= 8 else np.float32)
     if array.dtype != dtype:
         require(array.size * dtype.itemsize, f"a copy as {dtype}")
@@ -207,7 +207,7 @@ def _floats(array: NDArray[Any], what: str) -> NDArray[Any]:
 
 
 def check_finite(array: NDArray[Any], what: str) -> None:
-    """Raise a DataError with the place of the first value that is no finite float32 number."""
+    """Raise a DataError with the place of the first value that is not a finite float32 number."""
     if array.nbytes <= FEW and _is_finite(array):
         return
     count, first = 0, ""
@@ -233,7 +233,7 @@ def _is_finite(array: NDArray[Any]) -> bool:
 
 
 def white_level(most: float) -> int:
-    """Return the white of pixels, 2^bits − 1, for the usual number of bits that values up to `most` need."""
+    """Return the white of pixels, 2^bits − 1, at the usual bit depth that values up to `most` need."""
     return next((2**bits - 1 for bits in (8, 10, 12, 14, 16, 24, 32) if most <= 2**bits - 1), 2**64 - 1)
 
 

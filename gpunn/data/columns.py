@@ -71,7 +71,7 @@ class Columns:
             raise DataError(f"columns make 1 to {MOST_COLUMNS:,} features, got {self.features:,}: leave some out")
 
     @classmethod
-    def read(cls, table: Any) -> Self:
+    def from_dict(cls, table: Any) -> Self:
         """Make columns from the description that `as_dict` returns; raise DataError if it is invalid."""
         try:
             lists: dict[str, Any] = {
@@ -104,7 +104,7 @@ class Columns:
         ]
 
     def _begins(self) -> list[int]:
-        """Return the place of the first feature of each column."""
+        """Return the index of the first feature of each column."""
         counts = [len(self.categories.get(name, "1")) for name in self.names]
         return list(accumulate([0, *counts[:-1]]))
 
@@ -207,7 +207,7 @@ class Columns:
         return np.asarray((targets - np.array(self.target_means)) / np.array(self.target_deviations), np.float32)
 
     def answers(self, outputs: NDArray[Any]) -> NDArray[Any]:
-        """Return outputs (n, outputs) in the units of the targets; those of classes stay."""
+        """Return outputs (n, outputs) in the units of the targets; those of a classifier unchanged."""
         if self.classes or not self.target_means or outputs.shape[1] != len(self.target_means):
             return outputs
         return np.asarray(outputs * np.array(self.target_deviations) + np.array(self.target_means), outputs.dtype)

@@ -156,7 +156,7 @@ class Drawings:
 
 
 def _departures(images: Array) -> tuple[Array, Array]:
-    """Return the ground of each image (n, height, width), the median of its border, and the pixels less it."""
+    """Return the ground of each image (n, height, width), the median of its border, and the pixels minus it."""
     grounds = np.median(borders(images), axis=1)
     return grounds, images - grounds[:, None, None]
 

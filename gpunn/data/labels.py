@@ -21,7 +21,7 @@ _TEXT_BYTES = 64  # of a short text of Python's, with its place in a list
 
 
 def encode_labels(y: ArrayLike, names: Sequence[str] | None) -> tuple[ArrayLike, Sequence[str] | None]:
-    """Encode text labels as class numbers by `names`, left out, their own; return other labels unchanged."""
+    """Encode text labels as class numbers by `names`, by default their own; return other labels unchanged."""
     texts = _texts(y)
     if texts is None:
         return y, names

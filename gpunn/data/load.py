@@ -255,8 +255,7 @@ def _read_tables(folder: Path, tables: dict[str, Path], split: dict[str, Any], o
     def later(part: str) -> Samples:
         if columns is not None:
             return read_samples(tables[part], columns)
-        own = _read_file(tables[part], {"validation": 0, "limit": None, "seed": 0}, options)
-        return own.train
+        return _read_file(tables[part], {"validation": 0, "limit": None, "seed": 0}, options).train
 
     given: dict[str, Any] = {"test": partial(later, "test") if "test" in tables else None, "name": folder.name}
     if has_own or split["validation"] == "test":

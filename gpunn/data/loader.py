@@ -98,7 +98,7 @@ class DataLoader:
         self.batch_size = self._capacity = 0
         self.count = self.size
         given = samples.weights
-        self._of_mean_1 = None if given is None else (given / given.mean()).astype(dtype)
+        self._weights = None if given is None else (given / given.mean()).astype(dtype)
         self._place()
 
     def _place(self) -> None:
@@ -116,13 +116,13 @@ class DataLoader:
                 rows = np.ascontiguousarray(rows_of(part), self.row_dtype)
                 backend.assign(self.rows[start : start + len(rows)], rows)
         self.targets = backend.asarray(self.samples.targets, self.target_dtype)
-        if self._of_mean_1 is not None:
-            self.weights = backend.asarray(self._of_mean_1)
+        if self._weights is not None:
+            self.weights = backend.asarray(self._weights)
         self.order = backend.asarray(np.arange(self.size, dtype=np.int32))
         self._sent: Mirror | None = None  # made for the first shuffled order
 
     def start(self, batch_size: int, order: NDArray[np.integer] | None = None, first: int = 0) -> None:
-        """Begin an epoch at batch number `first`, in an order, left out, that of the samples."""
+        """Begin an epoch at batch number `first`, in the order of the samples unless `order` is given."""
         self.batch_size = batch_size
         if order is not None or self._sent is not None:
             self._sent = self._sent or self._backend.mirror(self.order)
@@ -190,8 +190,8 @@ class StreamingLoader(DataLoader):
         self.order = backend.asarray(np.arange(self.size, dtype=np.int32) % np.int32(2 * size))
         halves = (slice(size), slice(size, 2 * size))
         arrays = [self.rows, self.targets]
-        if self._of_mean_1 is not None:
-            self.weights = backend.empty((2 * size,), self._of_mean_1.dtype)
+        if self._weights is not None:
+            self.weights = backend.empty((2 * size,), self._weights.dtype)
             arrays.append(self.weights)
         self._halves = [backend.staging(*(array[half] for array in arrays)) for half in halves]
         self.trouble = next((half.trouble for half in self._halves if half.trouble), "")
@@ -203,8 +203,8 @@ class StreamingLoader(DataLoader):
         inputs: Any = self.samples.inputs
         rows, targets, *others = (array[: len(places)] for array in half.host)
         targets[...] = self.samples.targets[places]
-        if self._of_mean_1 is not None:
-            others[0][...] = self._of_mean_1[places]
+        if self._weights is not None:
+            others[0][...] = self._weights[places]
         if isinstance(inputs, Rows) and inputs.in_file:
             inputs, places = inputs.array, inputs.numbers[places]
         is_plane = inputs.ndim != 4 or inputs.shape[3] == 1

@@ -33,11 +33,11 @@ class Rows:
         return self[:].astype(dtype or self.dtype, copy=False)
 
     def reshape(self, *shape: int) -> Self:
-        """Reshape each sample, not read: `shape` is (rows, *sample)."""
+        """Reshape each sample without reading it; `shape` is (rows, *sample)."""
         return type(self)(self.array.reshape(len(self.array), *shape[1:]), self.numbers)
 
     def only(self, key: NDArray[Any] | slice) -> Self:
-        """Select some of these rows, not read."""
+        """Select some of these rows without reading them."""
         return type(self)(self.array, self.numbers[key])
 
 
@@ -53,7 +53,7 @@ def is_mapped(values: Any) -> bool:
 
 
 def in_blocks(values: Inputs, most: int | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Yield the rows in blocks of at most `most` bytes, or one row, each with the number of its first."""
+    """Yield the rows in blocks of at most `most` bytes, or one row, each with the number of its first row."""
     values = values if values.ndim else values.reshape(1)  # a single number
     rows = max(1, (most or _BLOCK) * len(values) // max(1, values.nbytes))
     for start in range(0, len(values), rows):

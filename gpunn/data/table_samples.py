@@ -15,7 +15,7 @@ from gpunn.errors import DataError
 
 
 def table_samples(table: Table, columns: Columns, names: Sequence[str] = ()) -> Samples:
-    """Make samples from a table by the training's columns; `names` are the class names, left out, its own."""
+    """Make samples from a table by the training's columns; `names` are the class names, by default its own."""
     for name in columns.targets:
         refuse_missing(table, name, None, "fill it, or leave the row out")
     inputs = columns.inputs(table)

@@ -54,7 +54,7 @@ class TrainingInputs:
 
     def __post_init__(self) -> None:
         if isinstance(self.columns, dict):  # of a file
-            object.__setattr__(self, "columns", Columns.read(self.columns))
+            object.__setattr__(self, "columns", Columns.from_dict(self.columns))
         if self.columns is not None and self.shape != (self.columns.features,):
             raise DataError(f"columns make {self.columns.features} features, and samples are {self.shape}")
         if isinstance(self.drawings, dict):  # of a file

@@ -16,7 +16,7 @@ COLUMNS = Columns(
 
 
 def test_columns_come_back_from_a_file_as_they_are() -> None:
-    assert Columns.read(json.loads(json.dumps(COLUMNS.as_dict()))) == COLUMNS
+    assert Columns.from_dict(json.loads(json.dumps(COLUMNS.as_dict()))) == COLUMNS
     assert (COLUMNS.features, COLUMNS.feature_names) == (3, ["a", "c=x", "c=y"])
 
 
@@ -50,13 +50,13 @@ def test_columns_come_back_from_a_file_as_they_are() -> None:
 )
 def test_a_description_that_cannot_be_is_refused(changed: dict[str, Any]) -> None:
     with pytest.raises(DataError):
-        Columns.read({**json.loads(json.dumps(COLUMNS.as_dict())), **changed})
+        Columns.from_dict({**json.loads(json.dumps(COLUMNS.as_dict())), **changed})
 
 
 @pytest.mark.parametrize("table", [None, 3, [], "x", {}])
 def test_what_is_no_description_is_refused(table: Any) -> None:
     with pytest.raises(DataError):
-        Columns.read(table)
+        Columns.from_dict(table)
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""File formats: images and arrays, read within bounds."""
+"""Read files of images, arrays and tables, none of which is trusted."""

@@ -54,7 +54,7 @@ def reading(
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[Readable, int | None]]:
-    """Open a file as a stream of unpacked bytes, with its size, or None where its first bytes are those of gzip."""
+    """Open a file as a stream of unpacked bytes, with its size, or None if it is gzipped."""
     with reading(path), open_regular(path) as raw:
         is_packed = raw.read(2) == GZIP_MAGIC
         raw.seek(0)

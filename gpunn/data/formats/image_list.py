@@ -39,7 +39,7 @@ class ImageList(NamedTuple):
 
 
 def read_list(path: Path, targets: Sequence[str] = (), has_image: Callable[[str], bool] = lambda _: False) -> ImageList:
-    """Read a list; by `has_image`, whether a text names an image, it knows a CSV without a header."""
+    """Read a list; `has_image` tells whether a text names an image, and so whether a CSV has a header."""
     try:
         text = read_regular(path, _MOST_BYTES).decode("utf-8-sig")
     except OSError as error:

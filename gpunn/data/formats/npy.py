@@ -1,4 +1,4 @@
-"""Read NumPy's files: .npy with one array, and .npz with x_train, y_train, x_test, y_test (as Keras), x and y, ….
+"""Read NumPy's files: .npy with one array, and .npz with x_train, y_train, x_test, y_test (as in Keras) or x and y.
 
 Source: R. Kern, "A simple file format for NumPy arrays", NumPy Enhancement Proposal 1.
 

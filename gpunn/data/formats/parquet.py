@@ -21,7 +21,7 @@ _MOST_THRIFT = 64 << 20  # bytes and members of the description of a file
 
 
 def read_parquet(path: Path, kinds: Kinds | None = None, ignore: Collection[str] = ()) -> Table:
-    """Read a Parquet file; of `kinds`, if given, the columns named there. Sizes are checked before anything is read."""
+    """Read a Parquet file, all columns or those of `kinds`, after a check of the sizes that it promises."""
     pa = arrow()
     with arrow_errors(path, "get or save the file again"), open_regular(path) as file:
         file.seek(0, 2)
