@@ -153,7 +153,7 @@ class ImageCache:
             left -= path.stat().st_size
             if left < 0 and path != self.path:
                 path.unlink(missing_ok=True)
-                with suppress(OSError):  # it may hold others
+                with suppress(OSError):  # the folder may hold others
                     path.parent.rmdir()
 
 

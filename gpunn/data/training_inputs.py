@@ -53,11 +53,11 @@ class TrainingInputs:
     drawings: Drawings | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.columns, dict):  # of a file
+        if isinstance(self.columns, dict):  # from a file
             object.__setattr__(self, "columns", Columns.from_dict(self.columns))
         if self.columns is not None and self.shape != (self.columns.features,):
             raise DataError(f"columns make {self.columns.features} features, and samples are {self.shape}")
-        if isinstance(self.drawings, dict):  # of a file
+        if isinstance(self.drawings, dict):  # from a file
             object.__setattr__(self, "drawings", from_table(Drawings, self.drawings, "drawings"))
         channels = self.shape[2] if len(self.shape) == 3 else 1
         if not len(self.low) == len(self.high) == channels or not all(map(math.isfinite, (*self.low, *self.high))):

@@ -24,7 +24,7 @@ from gpunn.data.formats.table import MISSING, Cells, Kinds, Table, as_number, ch
 from gpunn.errors import DataError
 
 _BLOCK, _LARGEST_BLOCK = 1 << 20, 16 << 20  # bytes that are parsed at once, and longest row
-_COLUMNS = 64  # of a block of so many bytes, to be worth its calls
+_COLUMNS = 64  # for which a block has that size; a block of more columns is larger
 _LOOKED_AT = 40  # rows by which delimiter and header are detected
 _DELIMITERS = "\t;|,"  # in this order if several fit: a comma may be a decimal comma
 _WORDS = {"\t": "a tab", ";": "';'", "|": "'|'", ",": "','"}

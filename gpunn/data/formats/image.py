@@ -167,9 +167,8 @@ def content_of(path: Path, form: str) -> bytes:
 
 
 EXIF, _SCAN, _END = b"Exif\0\0", b"\xff\xda", b"\xff\xd9"
-# How Pillow reads PNGs of 16 bits that are not grey, by its name for their bytes. It keeps the upper byte of a sample,
-# so it takes the bytes for other ones: two samples of 16 bits are four of 8; where there are more, the lower bytes are
-# the upper ones of an image that is read as little-endian.
+# Raw modes for PNGs of 16 bits that are not grey, by Pillow's own, which keeps only the upper byte of a sample. Two
+# samples of 16 bits are read as four of 8; of more, the lower bytes are the upper ones in a little-endian reading.
 _DEEP = {"RGB;16B": ("RGB;16B", "RGB;16L"), "LA;16B": ("RGBA",), "RGBA;16B": ("RGBA;16B", "RGBA;16L")}
 
 

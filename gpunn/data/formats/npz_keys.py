@@ -21,7 +21,7 @@ _PART_OF = PART_OF | {"tr": TRAIN, "te": TEST}
 _CLASS_NAMES = re.compile(r"(class(es)?|labels?|targets?)_?names?")
 _WEIGHTS = re.compile(r"samples?_?weights?")
 _PLAIN, _WORD = re.compile(r"[A-Za-z0-9 ._-]{1,64}"), re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
-_UNNAMED = {"arr_0": INPUTS, "arr_1": TARGETS}  # what np.savez(path, x, y) writes
+_UNNAMED = {"arr_0": INPUTS, "arr_1": TARGETS}  # from np.savez(path, x, y)
 
 
 class Meaning(NamedTuple):
@@ -47,7 +47,7 @@ def meaning(key: str) -> Meaning | None:
         if not part and not kind:
             return None
         parts, kinds = parts | ({part} - {""}), kinds | ({kind} - {""})
-    # The labels of images are labels.
+    # "image_labels" are labels.
     kind = next((kind for kind in (WEIGHTS, TARGETS, INPUTS) if kind in kinds), "")
     return Meaning(kind, "".join(parts)) if kind and len(parts) <= 1 else None
 

@@ -13,7 +13,7 @@ PARTS = {
     "test": ("test", "testing"),
 }
 PART_OF = {name: part for part, names in PARTS.items() for name in names}
-Pair = tuple[NDArray[Any], ...]  # inputs and targets, and the weights of the samples where there are any
+Pair = tuple[NDArray[Any], ...]  # inputs and targets, and perhaps sample weights
 
 
 @dataclass(frozen=True)
