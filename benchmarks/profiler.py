@@ -236,7 +236,7 @@ def _put_back(trainer: Trainer) -> Iterator[None]:
         model.parameters.keep_gradients()
         step.backend.assign(step.totals, 0.0)
         if step.skip is not None:
-            step.skip.reset()
+            step.backend.assign(step.skip.counts, 0)
 
 
 def _full_batches(trainer: Trainer, together: int = 1) -> Iterator[int]:
@@ -267,7 +267,7 @@ def _marks(step: Step) -> Iterator[tuple[list[tuple[_Key, Any, Any]], set[_Key]]
 
         return call
 
-    methods: list[tuple[Any, str, _Key]] = [(step.batches, name, (GATHER, "")) for name in ("take", "given")]
+    methods: list[tuple[Any, str, _Key]] = [(step.batches, name, (GATHER, "")) for name in ("take", "advance")]
     methods += [(step.loss, "evaluate", (LOSS, ""))]
     updating = ["before_backward", *(["add_penalty"] if step.optimizer.penalty else []), "update"]
     methods += [(step.optimizer, name, (UPDATE, "")) for name in updating]

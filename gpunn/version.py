@@ -1,3 +1,3 @@
-"""The version."""
+"""Hold the version of gpunn, which its files and its program name."""
 
 __version__ = "0.1.0"
