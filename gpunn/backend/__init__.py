@@ -1,4 +1,4 @@
-"""Run arrays, kernels and matrix products on a CPU or a CUDA device, and keep within its memory."""
+"""Hold arrays, run kernels and multiply matrices on a CPU or a CUDA device, within its memory."""
 
 from gpunn.backend.base import Backend as Backend
 from gpunn.backend.devices import backend_of as backend_of

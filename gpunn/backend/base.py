@@ -172,7 +172,7 @@ class Backend(ABC):
 
     @abstractmethod
     def free_bytes(self) -> int:
-        """Free the cached memory of the pool, and return the bytes that one new array could take."""
+        """Return the bytes that one new array could take, after freeing the cached memory of the device."""
 
     def limit_memory(self, nbytes: int | None) -> None:
         """Limit the device's memory pool; None lifts the limit. The host has no pool: see `limits`."""
