@@ -74,7 +74,7 @@ def write_stopped(folder: Path, experiment: Experiment, trainer: Trainer, error:
         stopped, trainer.kept = "interrupted", trainer.done
     else:
         stopped = f"{type(error).__name__}: {error}"
-        trainer.put_back(trainer.monitor.last)
+        trainer.restore_weights(trainer.monitor.last)
     _write_training(folder, experiment, trainer)
     _write_metrics(folder, experiment, trainer, None, stopped, kept_step=trainer.kept)
     kept = f"step {trainer.kept}" if trainer.kept else "the start"

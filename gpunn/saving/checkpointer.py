@@ -98,7 +98,7 @@ class Checkpointer(Callback):
         trainer = cast(Trainer, training.trainer)
         checkpoint = world().of_first(lambda: self._open_folder(trainer, training.say))
         if checkpoint and is_of_new_network(checkpoint.origin):
-            trainer.begin_anew()  # in a notebook the network has already been trained until the interruption
+            trainer.reset_counts()  # in a notebook the network has already been trained until the interruption
         origin = origin_of(trainer)
         if checkpoint:
             compare(checkpoint, origin)

@@ -98,10 +98,10 @@ class BuiltinMetric:
             tasks, too_many = _NAMED[self.__name__][0], self.__name__ == "auc" and task in _CLASSES and classes > 2
         if task not in tasks:
             there = ", ".join(name for name in KNOWN if task in (_CLASSES if name == "top5" else _NAMED[name][0]))
-            raise OptionError(f"the metric {self.__name__} is none of {task.value}: take one of {there}")
+            raise OptionError(f"the metric {self.__name__} is not defined for {task.value}: take one of {there}")
         if too_many:
-            limit = f"at most {classes}" if self._k else "two"
-            raise OptionError(f"the metric {self.__name__} is of {limit} classes, and the network has {classes:,}")
+            limit = f"at least {self._k}" if self._k else "at most two"
+            raise OptionError(f"the metric {self.__name__} needs {limit} classes, and the network has {classes:,}")
 
     def __call__(self, inputs: MetricInputs) -> float:
         if not self._k:

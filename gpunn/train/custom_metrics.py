@@ -57,7 +57,7 @@ def checked_metrics(metrics: Any) -> dict[str, Callable[..., float]]:
             raise OptionError(f"a metric is a function f(y_true, y_pred) or a gn.Metric, got {given!r:.80}")
         name = type(metric).__name__ if isinstance(metric, Metric) else getattr(metric, "__name__", repr(metric))
         if name in made:
-            raise OptionError(f"metrics has two of the name {name!r}: give one of them another name")
+            raise OptionError(f"metrics has the name {name!r} twice: give one of them another name")
         made[name] = metric
     return made
 

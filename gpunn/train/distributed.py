@@ -59,8 +59,8 @@ def check_same_data(data: Data, ranks: Ranks) -> None:
     if ranks.size > 1:
         parts = (samples and samples.sha256() for samples in (data.train, data.validation))
         if (other := _first_other(ranks, " ".join(map(str, parts)).encode())) is not None:
-            mend = "let all read the same files, in the same way"
-            raise DataError(f"the samples of rank {other} are not those of rank 0: {mend}")
+            mend = "let all ranks read the same files in the same way"
+            raise DataError(f"the samples of rank {other} differ from those of rank 0: {mend}")
 
 
 def check_same_weights(model: Network, when: str, ranks: Ranks | None = None) -> None:
@@ -69,8 +69,8 @@ def check_same_weights(model: Network, when: str, ranks: Ranks | None = None) ->
     if ranks.size > 1:
         digest = b"".join(name.encode() + array.tobytes() for name, array in model.arrays().items())
         if (other := _first_other(ranks, digest)) is not None:
-            mend = "let all ranks make the same network and training, and change no weights on some of them"
-            raise GpunnError(f"the weights of rank {other} are not those of rank 0 {when}: {mend}")
+            mend = "make the same network and training on all ranks, and change weights on all or none"
+            raise GpunnError(f"the weights of rank {other} differ from those of rank 0 {when}: {mend}")
 
 
 def _first_other(ranks: Ranks, content: bytes) -> int | None:

@@ -118,7 +118,7 @@ class Evaluator:
         self._clock = self.backend.zeros((4,), np.int32)
         self._totals = self.backend.zeros((self._measure.size,), np.float64)
 
-    def rehearse(self, size: int) -> None:
+    def warm_up(self, size: int) -> None:
         """Compute a batch of each size of a pass in batches of `size`; see `Backend.compile_ahead`."""
         for n in sizes_of(self.batches.count, size):
             self.compute(n)
@@ -138,7 +138,7 @@ class Evaluator:
         size = size or model.capacity
         backend.assign(self._totals, 0.0)
         batches.start(size, self._order())
-        model.compile_ahead(("evaluate", type(model.loss), batches.count % size), lambda: self.rehearse(size))
+        model.compile_ahead(("evaluate", type(model.loss), batches.count % size), lambda: self.warm_up(size))
         for number, start in enumerate(range(0, batches.count, size)):
             n = min(size, batches.count - start)
             backend.assign(self._clock[NEXT_STEP : NEXT_STEP + 1], number)

@@ -128,7 +128,7 @@ def try_rates(
     given = as_data(data, y, None, options.seed, options.loss, model.layers, sample_weight)
     samples = given.train
     if len(samples) < _LEAST_SAMPLES:
-        raise DataError(f"a learning rate is found by at least {_LEAST_SAMPLES} training samples, got {len(samples)}")
+        raise DataError(f"a learning rate search needs at least {_LEAST_SAMPLES} training samples, got {len(samples)}")
     given = Data(given.name, samples, None, given.class_names)
     per_epoch = -(-len(samples) // fitting_batch_size(options.batch_size, len(samples), model.layers))
     optimizer = options.optimizer.unbuilt()

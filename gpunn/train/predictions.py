@@ -87,8 +87,8 @@ def outputs_of(
         return swap_batch_axis(model.propagate(x, False, model.stages))
 
     batches.start(size)
-    rehearsed = ("outputs", batches.size % size)
-    model.compile_ahead(rehearsed, lambda: [computed(n) for n in sizes_of(batches.size, size)])
+    key = ("outputs", batches.size % size)
+    model.compile_ahead(key, lambda: [computed(n) for n in sizes_of(batches.size, size)])
     for number, start in enumerate(range(0, batches.size, size)):
         n = min(size, batches.size - start)
         backend.assign(clock[NEXT_STEP : NEXT_STEP + 1], number)

@@ -46,7 +46,7 @@ class RecordingTraining(Training):
             mend = "load the data with validation=0.1, say, or leave metrics out"
             raise OptionError(f"metrics are measured on the validation samples, and there are none: {mend}")
         super().__init__(model, data, options, backend)
-        self.monitor = Monitor(self._back[0])
+        self.monitor = Monitor(self._rewind_point[0])
         self._seconds_before = 0.0
         self._began: float | None = None
 
@@ -116,10 +116,12 @@ class RecordingTraining(Training):
             totals, values, *others = self._copies.fetched()
             arrays = {each.name: values[each.place].reshape(each.shape) for each in p}
             arrays |= zip(model.statistics, others, strict=False)
-            remembered = dict(zip(self.optimizer.state, map(p.packed, others[len(model.statistics) :]), strict=True))
+            optimizer_state = dict(
+                zip(self.optimizer.state, map(p.packed, others[len(model.statistics) :]), strict=True)
+            )
             learned = values[: p.gradients.size]
             record = self._recorded(self._measure(totals, samples), _NOT_MEASURED, learned, rate, {})
-            return record, Weights(self.done, arrays, self._trained_at(self.done)), remembered
+            return record, Weights(self.done, arrays, self._trained_at(self.done)), optimizer_state
 
         return finished
 
@@ -173,7 +175,7 @@ class RecordingTraining(Training):
             last=monitor.last,
             good=monitor.good,
             best=monitor.best,
-            optimizer=self._remembered(),
+            optimizer=self._optimizer_state(),
             totals=self._totals(),
             samples=self._samples - skipped[1],
             records=tuple(self.history),
@@ -187,7 +189,7 @@ class RecordingTraining(Training):
         """Resume from a state of the same training."""
         kept = {name: weights for name in ("now", "last", "good", "best") if (weights := getattr(state, name))}
         state = replace(state, **{n: replace(w, trained=self._trained_at(w.step)) for n, w in kept.items()})
-        self._back = state.now, state.optimizer
+        self._rewind_point = state.now, state.optimizer
         self.rewind()
         is_first = self.ranks.is_first  # the first rank takes the sums of all ranks
         self.backend.assign(self.step.totals, state.totals if is_first else 0.0)

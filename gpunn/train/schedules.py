@@ -145,7 +145,7 @@ class Warmup(Schedule):
         length = self.epochs
         if self.steps is not None:
             if not of_step:
-                raise OptionError("how long steps are is not known here: call for_epochs_of(steps of an epoch) before")
+                raise OptionError("the number of steps in an epoch is not known: call for_epochs_of(steps) first")
             length = self.steps * of_step
         assert length is not None
         # The rest of the training may be empty, and schedules divide by its length.
@@ -168,7 +168,7 @@ class Changed(Schedule):
         self._before, self._after = (s if isinstance(s, Schedule) else Constant(s) for s in (before, after))
         self._depth: int = 1 + max(getattr(s, "_depth", 0) for s in (before, after))
         if self._depth > _MOST_CHANGES:
-            raise OptionError(f"the learning rate of a run can be changed {_MOST_CHANGES} times at the most")
+            raise OptionError(f"the learning rate of a run can be changed at most {_MOST_CHANGES} times")
 
     @property
     def given(self) -> float | None:

@@ -50,9 +50,7 @@ class EarlyStopping(Callback):
         if not self.patience > 0:
             raise OptionError(f"patience must be above 0 epochs, got {patience!r}")
         if not isinstance(monitor, str) or not monitor:
-            raise OptionError(
-                f"monitor must be the name of a figure of records, 'validation_loss', say, got {monitor!r}"
-            )
+            raise OptionError(f"monitor must name a metric of records, such as 'validation_loss', got {monitor!r}")
         if mode is None:
             mode = "max" if monitor.endswith(_RISING) else "min" if monitor.endswith(_FALLING) else None
         if not isinstance(mode, str) or mode not in ("min", "max"):
@@ -112,7 +110,7 @@ class EarlyStopping(Callback):
         if self.monitor == "validation_loss" and not math.isfinite(value):
             return True, record.train_loss
         if self.best is None and math.isnan(value) and self.monitor not in figures:
-            what = f"{self.monitor!r}, the monitor of EarlyStopping, is no figure of this training"
+            what = f"{self.monitor!r}, the monitor of EarlyStopping, is no metric of this training"
             raise OptionError(f"{what}: take one of {', '.join(figures)}")
         return False, -value if self.mode == "max" else value
 

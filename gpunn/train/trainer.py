@@ -74,12 +74,12 @@ class Trainer(RecordingTraining):
             self.say(f"batches of {self.batch_size} samples: {more}")
         if validation is not None and validation_data is None and not isinstance(data, Data):
             held = f"{len(validation):,} of {len(train) + len(validation):,} samples are held back for validation"
-            mend = "validation_data gives others to watch, Data.from_arrays(x, y, validation=0) none"
+            mend = "pass others as validation_data, or none by Data.from_arrays(x, y, validation=0)"
             self.say(f"{held}: {mend}")
         if options.average is not None and self.steps * (1 - options.average) < 1:
             far = f"average {options.average:g} looks back over {1 / (1 - options.average):,.0f} steps"
             better = f"{max(0.5, 1 - 10 / self.steps):.2g}"
-            self.say(f"{far}, and the training has {self.steps:,}: {better} lags less behind")
+            self.say(f"{far}, and the training has {self.steps:,}: {better} lags less")
         self._is_compiled, self._said = False, {""}  # messages about slower paths, each shown once
 
     def say(self, text: str) -> None:
@@ -98,7 +98,7 @@ class Trainer(RecordingTraining):
         try:
             self.train()
         except KeyboardInterrupt:
-            self.put_back(self.monitor.last)
+            self.restore_weights(self.monitor.last)
             self.history.stopped = "interrupted"
             if not hasattr(sys, "ps1"):  # end a script, but at a prompt return the history
                 raise
@@ -110,7 +110,7 @@ class Trainer(RecordingTraining):
         except Exception as error:
             is_lost = isinstance(error, DeviceError) and error.is_sticky
             if not self.is_cut and (is_lost or not self._is_own(error)):
-                self.put_back(self.monitor.last)
+                self.restore_weights(self.monitor.last)
             if not self._is_own(error) and not self.history.stopped:
                 self.history.stopped = f"{type(error).__name__}: {error}"
             raise
@@ -141,7 +141,7 @@ class Trainer(RecordingTraining):
             self.orders.close()
             self._close_displays()
             if self.average is not None and not self.is_cut:
-                with suppress(RuntimeError, MemoryError):  # on a lost device; `put_back` then has the weights
+                with suppress(RuntimeError, MemoryError):  # on a lost device; `restore_weights` then has the weights
                     self.average.apply()
             self.model.parameters.keep_gradients()  # a later `backward` by hand must not change the weights
             self.exits.close()
@@ -153,12 +153,12 @@ class Trainer(RecordingTraining):
     def finish(self) -> None:
         """Restore the best weights for `EarlyStopping`, and recompute statistics, if the options ask for it."""
         best = self.monitor.best
-        self._keep_optimizer(self._remembered())
+        self._keep_optimizer(self._optimizer_state())
         self.model.count_on(*self._trained_at(self.done))  # for later steps by hand
         # Layers frozen all the time keep their statistics.
         self.model.held = self.held if self.options.freeze >= self.options.epochs else frozenset()
         if self.restores_best and best is not None and best.step != self.history[-1].step:
-            self.put_back(best)
+            self.restore_weights(best)
             self.say(f"the weights of step {best.step} are put back: {self.stopping.was_best} there")
         if self.options.recompute_statistics:
             recompute_statistics(self.model, self.data.train)
@@ -169,8 +169,8 @@ class Trainer(RecordingTraining):
         history, rate, outputs = self.history, self.optimizer.schedule.given, math.prod(self.model.output_shape)
         record = self.stopping.best if self.restores_best or not history else history[-1]
         # Class weights change the training loss, but not that of the validation samples.
-        watched = self.data.validation if self.options.class_weight is None else None
-        return no_better_than_chance(self.samples, watched, self.loss, record, rate, outputs) if record else ""
+        validation = self.data.validation if self.options.class_weight is None else None
+        return no_better_than_chance(self.samples, validation, self.loss, record, rate, outputs) if record else ""
 
     def _is_own(self, error: Exception) -> bool:
         return error is not self.callbacks.failure
@@ -183,14 +183,14 @@ class Trainer(RecordingTraining):
         """Train for an epoch, or for the rest of one."""
         steps = self.steps_per_epoch
         epoch = self.done // steps
-        if self.held and self.done == self.thaws_at:
+        if self.held and self.done == self.unfreeze_step:
             self.say(f"from epoch {epoch + 1} on all layers learn")
         while self.done < (epoch + 1) * steps and not self.history.stopped:
             self.do_steps(1 if self._is_host else self._steps_at_once())
             if self._is_host or self.done % CHECK_EVERY == 0:
                 self._check_numbers_soon()
-            if self.done == self.thaws_at and self.held:
-                self._thaw()
+            if self.done == self.unfreeze_step and self.held:
+                self._unfreeze()
             if self.monitor.untrained_loss is None:
                 self._keep_first_loss()
             for trouble in sorted({self.step.trouble, self.step.batches.trouble} - self._said):
@@ -212,11 +212,11 @@ class Trainer(RecordingTraining):
         elif seen.total and self.step.skip is None:
             self._diverged(BAD_LOSS)
 
-    def _thaw(self) -> None:
+    def _unfreeze(self) -> None:
         """Unfreeze all layers from the next step on."""
         self.check_numbers()  # so that no rewind goes back before this step
         self.move_to(self.done)
-        self._back, self._is_compiled = (self._weights(), self._remembered()), False
+        self._rewind_point, self._is_compiled = (self._weights(), self._optimizer_state()), False
 
     def prepare(self, backend: Backend) -> None:
         """Allocate everything on a device, or on the CPU if a compiler fails and the device is "auto"."""
@@ -246,7 +246,7 @@ class Trainer(RecordingTraining):
         self._is_compiled = True
         try:
             with CompileProgress(any(display.is_shown for display in self.callbacks.displays)) as show:
-                self.backend.compile_ahead(self._rehearse, show)
+                self.backend.compile_ahead(self._warm_up, show)
         except DeviceError as error:
             cpu, state = self._cpu_instead(error), self.state()
             self._keep_optimizer(state.optimizer)
@@ -283,16 +283,16 @@ class Trainer(RecordingTraining):
             return
         skipped, samples = self._skipped()
         if samples == self._samples:
-            begin = self._back[0].step
+            begin = self._rewind_point[0].step
             if self.done - begin >= self.steps_per_epoch:
                 self._diverged(f"every batch since step {begin} had to be skipped")
             return  # there is no loss to record
         train = self._evaluation()
         if not train.total:
             return  # samples of weight 0 have no loss either
-        record, weights, remembered = self._measured(train), self._weights(), self._remembered()
+        record, weights, optimizer_state = self._measured(train), self._weights(), self._optimizer_state()
         self._reset_totals()
-        self._judge(record, weights, remembered, skipped)
+        self._judge(record, weights, optimizer_state, skipped)
 
     def _is_judged_later(self) -> bool:
         """Return whether a record may stay pending, because nothing waits for it.
@@ -305,7 +305,7 @@ class Trainer(RecordingTraining):
         is_plain = not (self._is_host or has_more) and self.ranks.size == 1 and self._copied_bytes <= MOST_COPIED
         return is_plain and self.done < self.steps and not self.callbacks.wait_for_records
 
-    def _judge(self, record: Record, weights: Weights, remembered: Arrays, skipped: int = 0) -> None:
+    def _judge(self, record: Record, weights: Weights, optimizer_state: Arrays, skipped: int = 0) -> None:
         """End the training if a record shows divergence; else keep it, and call the callbacks."""
         if trouble := first_text(self.ranks, self.monitor.trouble(record, weights, self._loss_of)):
             self._diverged(trouble)
@@ -314,7 +314,7 @@ class Trainer(RecordingTraining):
             self.history.skipped += skipped
             number = f"{skipped} batches" if skipped > 1 else "1 batch"
             self.say(f"{number} led to NaN or Inf: skipped, {self.history.skipped} in all")
-        self._back = weights, remembered
+        self._rewind_point = weights, optimizer_state
         self.callbacks.call(Callback.on_record, record)
 
     def check_numbers(self) -> None:
@@ -353,11 +353,11 @@ class Trainer(RecordingTraining):
         rate = self._rate() if given is None else given
         self._close_displays()
         if not why.startswith(GROWN):
-            self.say(f"looking for what went wrong: {done - self._back[0].step} steps are done again")
+            self.say(f"looking for what went wrong: {done - self._rewind_point[0].step} steps are done again")
             first = first_not_finite(self)
             why += f"; first was {first}" if first else "; in no step of the training"
         self.done = done
-        self.put_back(self.monitor.good)
+        self.restore_weights(self.monitor.good)
         self.history.stopped = why
         kept = f"step {self.kept}" if self.kept else "the start"
         why = f"training diverged in epoch {epoch + 1}, step {done}: {why}; the weights of {kept} are kept"

@@ -27,7 +27,7 @@ from gpunn.train.arguments import TrainOptions, check_samples, fitting_batch_siz
 from gpunn.train.average import RAW, WeightAverage
 from gpunn.train.distributed import check_batch_size, check_same_weights
 from gpunn.train.evaluator import Evaluator, Measure
-from gpunn.train.freezing import held_at_first
+from gpunn.train.freezing import frozen_at_first
 from gpunn.train.monitor import FiniteCheck
 from gpunn.train.orders import Orders
 from gpunn.train.record import Trained, Weights
@@ -59,8 +59,8 @@ class Training:
         self.is_cut = False  # whether weights were restored
         self._epoch: int | None = None  # epoch whose order and rates the step has
         self.orders = Orders(len(data.train), options.seed)
-        self.held = held_at_first(model) if options.freeze else frozenset[int]()
-        self.thaws_at = options.freeze * -(-len(data.train) // self.batch_size)  # step from which all layers learn
+        self.held = frozen_at_first(model) if options.freeze else frozenset[int]()
+        self.unfreeze_step = options.freeze * -(-len(data.train) // self.batch_size)  # step from which all layers learn
         try:
             self.prepare(backend)
         except BaseException:
@@ -103,7 +103,7 @@ class Training:
             self.steps = options.epochs * self.steps_per_epoch  # of the whole training
             if self.average is not None and raw is not None:
                 self.average.restore(raw)
-            self._back = Weights(0, self._arrays(), self._count_from), self._remembered()
+            self._rewind_point = Weights(0, self._arrays(), self._count_from), self._optimizer_state()
 
     def _assemble(self, batches: DataLoader, validation: DataLoader | None) -> None:
         """Make step, evaluator and checks for the network in its current build."""
@@ -115,9 +115,9 @@ class Training:
         self.backend.assign(model.clock[NEXT_COUNT : NEXT_COUNT + 1], model.steps_trained)
         values, totals = model.parameters.values, self.step.totals
         self._finite = FiniteCheck(self.backend, values, totals)
-        seen = totals, values, *model.statistics.values(), *self.optimizer.state.values()
-        self._copies = self.backend.mirror(*seen)
-        self._copied_bytes = sum(array.nbytes for array in seen)
+        copied = totals, values, *model.statistics.values(), *self.optimizer.state.values()
+        self._copies = self.backend.mirror(*copied)
+        self._copied_bytes = sum(array.nbytes for array in copied)
         if options.skip_bad_batches:
             changed = [values, *self.optimizer.state.values(), *model.statistics.values(), totals]
             changed += [] if self.average is None else [self.average.values]
@@ -128,7 +128,7 @@ class Training:
         """Epochs and steps of the network before this training."""
         return self._count_from
 
-    def begin_anew(self) -> None:
+    def reset_counts(self) -> None:
         """Reset the network's counts of epochs and steps and its optimizer's state, but not its weights."""
         if self._count_from != (0, 0):
             self.model.count_on(0, 0)
@@ -142,7 +142,7 @@ class Training:
 
     def _held_at(self, step: int) -> frozenset[int]:
         """Return the indices of the frozen layers at a step."""
-        return self.held if step < self.thaws_at else frozenset()
+        return self.held if step < self.unfreeze_step else frozenset()
 
     def move_to(self, step: int) -> None:
         """Rebuild network and optimizer for the trainable layers of a step; weights and sums stay, momentum is lost."""
@@ -153,7 +153,7 @@ class Training:
         model.held, self._epoch = held, None
         with self.enough_memory():
             model.rebuild(self._own_batch, self.backend, model.dtype)
-            first = self._first if held else self._count_from[1] + self.thaws_at
+            first = self._first if held else self._count_from[1] + self.unfreeze_step
             self._build_optimizer(Memory(self.options.optimizer.identity, first, {}))
             self._assemble(self.step.batches, None if self._validation is None else self._validation.batches)
         if self.average is not None:
@@ -235,15 +235,15 @@ class Training:
                 model.parameters.unpack(model.parameters.join(memory.arrays[name]), array)
         model.optimizer_memory = None  # until this training has ended
 
-    def _keep_optimizer(self, remembered: Arrays) -> None:
+    def _keep_optimizer(self, optimizer_state: Arrays) -> None:
         """Keep the optimizer's state in the network, for its next training with the same optimizer."""
         p = self.model.parameters
-        arrays = {name: p.split(array) for name, array in remembered.items()}
-        if RAW in remembered:  # together with the averaged weights that they belong to
+        arrays = {name: p.split(array) for name, array in optimizer_state.items()}
+        if RAW in optimizer_state:  # together with the averaged weights that they belong to
             arrays[_AVERAGED] = p.split(p.packed(self.backend.to_host(p.learned)))
         self.model.optimizer_memory = Memory(self.options.optimizer.identity, self.optimizer.first, arrays)
 
-    def _remembered(self) -> Arrays:
+    def _optimizer_state(self) -> Arrays:
         """Copy the optimizer's state to the host, packed; with averaged weights, the raw ones too."""
         packed = self.model.parameters.packed
         held = {name: packed(self.backend.to_host(array)) for name, array in self.optimizer.state.items()}
@@ -317,13 +317,13 @@ class Training:
         """Return the learning rate of the last step, within the current epoch."""
         return float(self._rates[(self.done - 1) % self.steps_per_epoch])
 
-    def _rehearse(self) -> None:
+    def _warm_up(self) -> None:
         """Launch every kernel of steps and records once; see `Backend.compile_ahead`."""
         for n in sizes_of(len(self.data.train), self.batch_size):
             self.step.compute(n)
         if self._validation is not None:
             self._validation.batches.start(self.model.capacity)
-            self._validation.rehearse(self.model.capacity)
+            self._validation.warm_up(self.model.capacity)
 
     def _reset_totals(self) -> None:
         """Reset the sums and counts for the next record."""
@@ -341,20 +341,20 @@ class Training:
 
     def rewind(self) -> None:
         """Return to the last record or restore point; the monitor is not rewound."""
-        (weights, remembered), assign = self._back, self.backend.assign
+        (weights, optimizer_state), assign = self._rewind_point, self.backend.assign
         self.move_to(weights.step)
         self.model.load_arrays(weights.arrays)
         for name, array in self.optimizer.state.items():
-            self.model.parameters.unpack(remembered[name], array)
+            self.model.parameters.unpack(optimizer_state[name], array)
         if self.average is not None:
-            self.average.restore(remembered[RAW])
+            self.average.restore(optimizer_state[RAW])
         self._reset_totals()
         self.done, self._epoch = weights.step, None
         self.model.epochs_trained, self.model.steps_trained = weights.trained
         # `_begin_epoch` sets the step within the epoch.
         assign(self.model.clock[NEXT_COUNT : NEXT_COUNT + 1], self.model.steps_trained)
 
-    def put_back(self, weights: Weights) -> None:
+    def restore_weights(self, weights: Weights) -> None:
         """Restore weights after a cut; if the device fails, rebuild the network on the CPU."""
         model = self.model
         try:
@@ -366,5 +366,5 @@ class Training:
         model.count_on(*weights.trained)
         self.kept, self.is_cut = weights.step, True
         model.optimizer_memory = None
-        if weights is self._back[0] and self._held_at(weights.step) == model.held:
-            self._keep_optimizer(self._back[1])
+        if weights is self._rewind_point[0] and self._held_at(weights.step) == model.held:
+            self._keep_optimizer(self._rewind_point[1])

@@ -130,7 +130,7 @@ def test_an_update_that_overflows_is_named() -> None:
 def test_weights_that_were_bad_before_are_named() -> None:
     training = trainer(gn.Dense(9), gn.Tanh(), gn.Dense(3), optimizer=gn.SGD(0.1))
     training.model.parameters["dense2.b"].value[1] = np.inf
-    training._back = Weights(0, training.model.arrays()), {}
+    training._rewind_point = Weights(0, training.model.arrays()), {}
     with pytest.raises(DivergenceError, match=r"first was dense2\.b, before the step"):
         training.run()
 

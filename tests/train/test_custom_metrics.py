@@ -83,7 +83,7 @@ def test_a_callback_keeps_a_metric_of_each_record() -> None:
         ([3], "a metric is a function"),
         ([gn.ReLU], "a metric is a function"),
         (["brier"], "unknown metric"),
-        ([share, share], "two of the name 'share'"),
+        ([share, share], "the name 'share' twice"),
         ([lambda y_true, y_pred: "good"], "must give a number"),
         ([lambda y_true, y_pred: np.ones(2)], "must give a number"),
     ],

@@ -112,7 +112,7 @@ def test_other_data_on_a_rank_are_told_on_all() -> None:
     errors = on_threads(3, lambda ranks: check_same_data(data[ranks.rank], ranks))
     assert all(isinstance(error, DataError) for error in errors)
     assert {str(error) for error in errors} == {
-        "the samples of rank 2 are not those of rank 0: let all read the same files, in the same way"
+        "the samples of rank 2 differ from those of rank 0: let all ranks read the same files in the same way"
     }
 
 
@@ -120,7 +120,8 @@ def test_other_weights_on_a_rank_are_told_on_all() -> None:
     networks = [gn.Sequential([gn.Dense(2)]).build((3,), device="cpu", seed=int(rank == 1)) for rank in range(3)]
     assert on_threads(3, lambda ranks: check_same_weights(networks[0], "now", ranks)) == [None] * 3
     errors = on_threads(3, lambda ranks: check_same_weights(networks[ranks.rank], "after step 7", ranks))
-    assert all(str(error).startswith("the weights of rank 1 are not those of rank 0 after step 7") for error in errors)
+    begin = "the weights of rank 1 differ from those of rank 0 after step 7"
+    assert all(str(error).startswith(begin) for error in errors)
 
 
 def test_a_loss_that_can_be_told_of_no_share_is_named() -> None:

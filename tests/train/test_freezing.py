@@ -230,7 +230,7 @@ def test_freeze_is_a_number_of_epochs(source: gn.Sequential, freeze: Any) -> Non
 @pytest.mark.parametrize("layers", [[gn.Flatten(), gn.Dense(5)], [gn.Flatten()]], ids=["new", "without weights"])
 def test_a_network_that_has_learned_nothing_has_nothing_to_hold(layers: list[Any]) -> None:
     model = gn.Sequential(layers)
-    with pytest.raises(OptionError, match="freeze holds layers that have learned, and this network has none") as caught:
+    with pytest.raises(OptionError, match="freeze needs trained layers, and this network has none") as caught:
         model.fit(images(5), freeze=1, device="cpu", **KW)
     one_line(caught.value)
 

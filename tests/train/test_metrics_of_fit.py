@@ -130,7 +130,7 @@ def test_a_metric_stops_a_training_and_chooses_its_weights() -> None:
     assert gn.EarlyStopping(1, monitor="f1").mode == "max"
     assert gn.EarlyStopping(1, monitor="mae").mode == "min"
     with pytest.raises(
-        OptionError, match=r"no figure of this training: take one of .*validation_accuracy, f1$"
+        OptionError, match=r"no metric of this training: take one of .*validation_accuracy, f1$"
     ) as caught:
         trained(data(), ["f1"], callbacks=[gn.EarlyStopping(1, monitor="recall")])
     one_line(caught.value)
@@ -190,10 +190,10 @@ def test_metrics_are_drawn(tmp_path: Path) -> None:
     [
         (["accuracy"], "every record has validation_accuracy already"),
         ([lambda y_true, y_pred: 1.0], "write it as a function"),
-        (["f1", "F1"], "two of the name 'f1'"),
-        (["mae"], "the metric mae is none of classes: take one of f1,"),
-        (["auc"], "is of two classes"),
-        (["top4"], "is of at most 3 classes"),
+        (["f1", "F1"], "the name 'f1' twice"),
+        (["mae"], "the metric mae is not defined for classes: take one of f1,"),
+        (["auc"], "needs at most two classes"),
+        (["top4"], "needs at least 4 classes, and the network has 3"),
         (["fun"], "unknown metric 'fun': expected one of f1,"),
         ("f1", "metrics is a list"),
         (["mymodule:within"], "--allow-import mymodule"),

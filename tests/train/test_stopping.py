@@ -136,7 +136,7 @@ def test_one_that_is_used_again_begins_anew() -> None:
         ({"patience": 0}, "patience must be above 0 epochs, got 0"),
         ({"patience": "3"}, "patience must be a number"),
         ({"monitor": "f2"}, "mode must say whether f2 is better low, 'min', or high, 'max'"),
-        ({"monitor": ""}, "monitor must be the name of a figure"),
+        ({"monitor": ""}, "monitor must name a metric"),
         ({"mode": "auto"}, "mode must say"),
         ({"min_delta": -1}, "min_delta must be at least 0"),
         ({"restore_best": "no"}, "restore_best must be True or False"),
@@ -163,7 +163,7 @@ def test_a_training_has_one_rule_that_it_can_follow(options: dict[str, Any], sai
 
 
 def test_a_figure_that_the_training_has_not_is_named_with_those_it_has() -> None:
-    with pytest.raises(OptionError, match="'train_r2', the monitor of EarlyStopping, is no figure") as caught:
+    with pytest.raises(OptionError, match="'train_r2', the monitor of EarlyStopping, is no metric") as caught:
         momentum(callbacks=[gn.EarlyStopping(3, monitor="train_r2")]).run()
     assert str(caught.value).endswith("train_loss, train_accuracy, validation_loss, validation_accuracy")
     one_line(caught.value)
