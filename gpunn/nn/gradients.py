@@ -104,14 +104,14 @@ def check_gradients(
 ) -> GradientCheck:
     """Compare the gradients by the input and by every parameter with central differences in float64.
 
-    The scalar C is Σ r y with random r for a layer or network, or its `loss`. A layer is checked once more with a next
-    layer that overwrites its output. At a kink, such as ReLU's at 0, the one-sided slopes differ, and every slope
+    For a layer or network, C is its `loss`, or Σ r y with random r. A layer without a loss is checked once more before
+    a layer that overwrites its output. At a kink, such as ReLU's at 0, the one-sided slopes differ, and every slope
     between them is correct. Inputs that are whole numbers have no gradient.
 
     Args:
         part: Layer, loss or network; a copy with the same weights is checked.
         shape: Shape of one input sample, (features,) or (height, width, channels); for a loss (outputs,).
-        loss: Loss after the layer or network, or None.
+        loss: Loss of the outputs, or None.
         inputs: Inputs (n, *shape); by default `batch_size` samples from N(0, 1), or random tokens.
         targets: Targets of the loss; by default random ones of its kind.
         batch_size: Number of samples.

@@ -66,7 +66,7 @@ class Loss(Part, ABC, kind="loss", example="MeanSquaredError()"):
     `derivative`, in array code that runs on NumPy and CuPy, or a kernel.
 
     Attributes:
-        link: Activation that the loss contains, or None. A network that ends in it is trained from the logits before.
+        link: Activation that the loss contains, or None. A network that ends in it is trained from its logits.
         takes_labels: Whether targets are class labels (batch,). Otherwise they are (batch, outputs), and labels become
             one-hot, or 0 and 1 for a single output, that of class 1.
         kernel: Kernel for unweighted samples.

@@ -103,7 +103,7 @@ class Network(Layout):
         Raises:
             ShapeError: Layers that do not fit together, or an impossible input shape.
             OptionError, DeviceError: Any other argument out of its range, or a device that is not there.
-            MemoryShortageError: The network needs more memory than the host has; nothing is allocated.
+            MemoryShortageError: The network needs more memory than is free on the host; nothing is allocated.
         """
         return self.build_with(None, input_shape, batch_size, device, dtype, seed)
 
@@ -306,11 +306,11 @@ class Network(Layout):
 
         Args:
             x: Inputs (n, *input_shape), or images flattened in NumPy's order. Bytes and other whole numbers are scaled
-                as in the training set; floats are too if that had floats. After a training on a table, also a data
+                as in the training set, and floats too if that had floats. After a training on a table, also a data
                 frame, whose columns are found by name; an array must then be standardised as the samples are.
 
         Raises:
-            ShapeError, DataError: Inputs of another shape, or outside of the training's range.
+            ShapeError, DataError: Inputs of another shape, or outside the training's range.
         """
         backend = self._built()
         batch = self._batch(x, backend)
@@ -346,7 +346,7 @@ class Network(Layout):
             (n, outputs), with `MeanSquaredError` the outputs.
 
         Raises:
-            ShapeError, DataError: Inputs of another shape, or outside of the training's range.
+            ShapeError, DataError: Inputs of another shape, or outside the training's range.
         """
         outputs, task = self.predict_proba(x), self.task
         if task is None:  # not trained by `fit`

@@ -44,8 +44,8 @@ class Conv2D(Convolution):
     """z[f] = Σ_{c,u,v} w[f, c, u, v] a[c, i·stride + u − pad, j·stride + v − pad] + b[f].
 
     With the patches under the filter as the columns of a matrix A, it is a fully-connected layer at each place:
-    Z = W A (2), ∂C/∂W = Δ Aᵀ (13), ∂C/∂A = Wᵀ Δ (8). A is never stored whole. It runs as two stages, the products and
-    the `Bias`.
+    Z = W A (2), ∂C/∂W = Δ Aᵀ (13), ∂C/∂A = Wᵀ Δ (8). A is computed in pieces. The layer runs as two stages, the
+    products and the `Bias`.
 
     `groups` splits channels and filters into that many groups, in order. A filter sees only the channels of its own
     group, so weights and work shrink by that factor. One channel a group is a depthwise convolution; a
