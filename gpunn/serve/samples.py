@@ -155,7 +155,7 @@ class RunSamples:
     def _answers(self, served: ServedNetwork, name: str) -> tuple[Samples, Answers]:
         samples = self.get(name, served)
         if not samples.classes or served.task != "classification":
-            raise UnavailableError(f"mistakes are of classes, and this network answers {served.task}")
+            raise UnavailableError(f"only classification has mistakes, the task of this network is {served.task}")
         return samples, self._cached(("answers", served.version, name), lambda: _answers(served, samples))
 
     def mistakes(self, served: ServedNetwork, name: str, first: int, count: int) -> dict[str, Any]:

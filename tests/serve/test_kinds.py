@@ -82,7 +82,7 @@ def test_a_table_of_numbers_to_learn(prices: Path) -> None:
             "no pictures, its input is a table"
             in served.post("/api/predict", 422, content=PICTURE, headers=PNG)["error"]
         )
-        assert "mistakes are of classes" in served.get("/api/mistakes", 404)["error"]
+        assert "only classification has mistakes" in served.get("/api/mistakes", 404)["error"]
         unit = served.get("/api/unit?layer=0&unit=3")
         assert unit["weights"]["shape"] == [4]
         assert unit["images"][0]["pixels"]["shape"] == [4]

@@ -284,9 +284,7 @@ function localMedian({ data, height, width }) {
   const [tall, wide] = [2 * reachY + 1, 2 * reachX + 1];
   const few = Array.from({ length: rows.length + 2 * reachY }, (_, y) => {
     const from = rows[mirrored(y - reachY, rows.length)] * width;
-    return Array.from({ length: columns.length + 2 * reachX }, (__, x) => {
-      return data[from + columns[mirrored(x - reachX, columns.length)]];
-    });
+    return Array.from({ length: columns.length + 2 * reachX }, (__, x) => data[from + columns[mirrored(x - reachX, columns.length)]]);
   });
   const near = new Float64Array(tall * wide);
   const medians = rows.map((_, y) =>
