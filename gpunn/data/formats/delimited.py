@@ -219,14 +219,13 @@ def _read(path: Path, form: Form, cells: dict[str, Cells], fixed: set[str]) -> s
         source = _Bytes(path, stream)
         for batch in reader.open_csv(lend(source), **options):
             for name, array in zip(batch.schema.names, batch.columns, strict=True):
-                if name in late:
-                    add_texts(cells[name], array, is_kept=False)
-                elif not _add(cells[name], array, numbers):
-                    if name in fixed:
-                        at = next(row for row in range(len(array)) if numbers(array.slice(row, 1)) is None)
-                        raise _bad(path, form, name, count + at, f"{array[at].as_py()!r:.60}")
-                    late.add(name)
-                    add_texts(cells[name], array, is_kept=False)
+                if name not in late and _add(cells[name], array, numbers):
+                    continue
+                if name in fixed:
+                    at = next(row for row in range(len(array)) if numbers(array.slice(row, 1)) is None)
+                    raise _bad(path, form, name, count + at, f"{array[at].as_py()!r:.60}")
+                late.add(name)
+                add_texts(cells[name], array, is_kept=False)
             require(2 * batch.nbytes, str(path))
             if not count and size:
                 kept = sum(each.nbytes for each in cells.values())

@@ -23,7 +23,7 @@ from gpunn.errors import DataError
 from gpunn.files import open_regular
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from PIL.Image import Image, Resampling
     from PIL.ImageFile import ImageFile
 
 # Pixels from 0 to 1, pixels times alpha, and alpha, (height, width, ...); two are empty where nothing is transparent.
@@ -337,15 +337,27 @@ def fitted_size(size: tuple[int, int], height: int, width: int) -> tuple[int, in
 
 def fitted(pixels: NDArray[Any], size: tuple[int, int], height: int, width: int, border: NDArray[Any]) -> NDArray[Any]:
     """Resize an image to fit, proportions kept, in the middle of a field of its border's colour (letterbox)."""
-    from PIL import Image
+    from PIL.Image import Resampling
 
     rows, columns = fitted_size(size, height, width)
-    is_smaller = rows < size[0] or columns < size[1]
-    field = np.broadcast_to(border, (height, width, pixels.shape[2])).copy()
+    # Means over areas where it shrinks: thin strokes fade but do not vanish.
+    method = Resampling.BOX if rows < size[0] or columns < size[1] else Resampling.BILINEAR
+    return centred(resized(pixels, rows, columns, method), height, width, border).clip(0, 1)
+
+
+def resized(pixels: NDArray[Any], rows: int, columns: int, method: "Resampling") -> NDArray[np.float32]:
+    """Resize pixels (height, width, channels) to (rows, columns, channels)."""
+    from PIL import Image
+
+    planes = (Image.fromarray(np.ascontiguousarray(pixels[..., c], np.float32)) for c in range(pixels.shape[2]))
+    return np.stack([np.asarray(plane.resize((columns, rows), method)) for plane in planes], axis=2)
+
+
+def centred(pixels: NDArray[Any], height: int, width: int, border: NDArray[Any]) -> NDArray[Any]:
+    """Put pixels (rows, columns, channels) into the middle of a field of the border's colour."""
+    rows, columns, channels = pixels.shape
+    field = np.empty((height, width, channels), pixels.dtype)
+    field[:] = border
     top, left = (height - rows) // 2, (width - columns) // 2
-    for channel in range(pixels.shape[2]):
-        plane = Image.fromarray(pixels[..., channel].astype(np.float32))
-        # Means over areas where it shrinks: thin strokes fade but do not vanish.
-        small = plane.resize((columns, rows), Image.Resampling.BOX if is_smaller else Image.Resampling.BILINEAR)
-        field[top : top + rows, left : left + columns, channel] = np.asarray(small)
-    return field.clip(0, 1)
+    field[top : top + rows, left : left + columns] = pixels
+    return field

@@ -50,7 +50,6 @@ class ImagePart:
 class ImageFolder:
     """Images by part ("train", and perhaps "validation" and "test"), class names, and notes for the user."""
 
-    folder: Path
     parts: dict[str, ImagePart] = field(default_factory=dict)
     class_names: tuple[str, ...] | None = None
     notes: list[str] = field(default_factory=list)
@@ -179,7 +178,7 @@ def learns_numbers(folder: Path, targets: Sequence[str] = (), task: str | None =
 
 def find_images(folder: Path, targets: Sequence[str] = (), task: str | None = None) -> ImageFolder:
     """Find the images of a folder with their labels or float targets; raise DataError for an unknown layout."""
-    scan, found = _Scan(folder), ImageFolder(folder)
+    scan, found = _Scan(folder), ImageFolder()
     asked = _Asked(targets, {"regression": True, "classes": False}.get(task or ""))
     folders, files = scan.entries(folder)
     parts = _parts_of(folder, scan, folders)
@@ -266,7 +265,7 @@ def _read_parts(found: ImageFolder, scan: _Scan, parts: dict[str, Path], asked: 
     inside = {part: (path, *scan.entries(path)) for part, path in parts.items()}
     lists = {part: _list_in(path, files) for part, (path, _, files) in inside.items()}
     if lists["train"] is None and not inside["train"][1]:
-        if listed := _list_in(found.folder, scan.entries(found.folder)[1]):
+        if listed := _list_in(scan.folder, scan.entries(scan.folder)[1]):
             return _read_list(found, scan, {"": listed}, asked)
         raise _no_labels(parts["train"], scan)
     if lists["train"] is None:
@@ -298,7 +297,7 @@ def _read_classes(found: ImageFolder, scan: _Scan, parts: dict[str, tuple[Path, 
             found.notes.append(f"{path}: no images are in {shown(empty)}: {'left out' if part == 'train' else 'none'}")
         files = [file for name in known for file in by_class.get(name, ())]
         counts = [len(by_class.get(name, ())) for name in known]
-        found.parts[part] = ImagePart(found.folder, files, np.repeat(np.arange(len(known), dtype=np.int32), counts))
+        found.parts[part] = ImagePart(scan.folder, files, np.repeat(np.arange(len(known), dtype=np.int32), counts))
 
 
 def _one_class(path: Path, name: str, empty: Sequence[str], scan: _Scan) -> DataError:
@@ -330,14 +329,14 @@ def _read_list(found: ImageFolder, scan: _Scan, lists: dict[str, Path], asked: _
             for group in PARTS:
                 chosen = [number for number, own in enumerate(groups) if own == group]
                 if chosen:
-                    found.parts[group] = ImagePart(found.folder, [files[n] for n in chosen], targets[chosen])
+                    found.parts[group] = ImagePart(scan.folder, [files[n] for n in chosen], targets[chosen])
         else:
-            found.parts[part or "train"] = ImagePart(found.folder, files, targets)
+            found.parts[part or "train"] = ImagePart(scan.folder, files, targets)
         unlisted = {image.name for image in scan.images(path.parent)} - {image.name for image in files}
         if unlisted:
             those = counted(len(unlisted), "image is not listed", "images are not listed")
             found.notes.append(f"{path}: {those}: left out ({shown(sorted(unlisted))})")
-        own = path.relative_to(found.folder).as_posix()
+        own = path.relative_to(scan.folder).as_posix()
         scan.skipped = [name for name in scan.skipped if name != own]
 
 

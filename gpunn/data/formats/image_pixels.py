@@ -14,6 +14,7 @@ from gpunn.data.formats.image import (
     EXIF,
     Decoded,
     Planes,
+    centred,
     content_of,
     decode,
     fitted,
@@ -108,13 +109,9 @@ def read_pixels(path: Path, form: str, shape: tuple[int, int, int]) -> tuple[NDA
         border = np.median(borders(pixels[None])[0], axis=0)
         pixels = pixels if size == (height, width) else fitted(pixels, size, height, width, border)
         return np.asarray(np.rint(255 * pixels), np.uint8), size
-    if taken.shape == shape:
-        return taken, size
-    field = np.empty(shape, np.uint8)
-    field[:] = np.rint(np.median(borders(taken[None])[0], axis=0))
-    top, left = (height - taken.shape[0]) // 2, (width - taken.shape[1]) // 2
-    field[top : top + taken.shape[0], left : left + taken.shape[1]] = taken
-    return field, size
+    if taken.shape != shape:
+        taken = centred(taken, height, width, np.rint(np.median(borders(taken[None])[0], axis=0)))
+    return taken, size
 
 
 def _small(decoded: Decoded, mode: str) -> NDArray[np.uint8]:

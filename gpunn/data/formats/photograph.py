@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.data.drawings import borders
-from gpunn.data.formats.image import decoded_planes, fitted, on_ground
+from gpunn.data.formats.image import decoded_planes, fitted, on_ground, resized
 from gpunn.data.formats.ink import Ink, find_ink
 from gpunn.data.training_inputs import TrainingInputs
 from gpunn.errors import DataError
@@ -39,7 +39,7 @@ def read_photograph(
     if drawings.are_like(grey) and (whole == size or trained_on.from_files or drawings.have_strokes_of(grey)):
         return None
     is_dark = {"never": drawings.ink < drawings.ground, "always": drawings.ink > drawings.ground}.get(invert)
-    found = find_ink(_resized(pixels), is_dark)
+    found = find_ink(_scaled(pixels), is_dark)
     if found is None:
         mend = "give an image with a drawing, or leave it as it is by --no-prepare"
         raise DataError(f"{path}: nothing is drawn in it: {mend}")
@@ -56,13 +56,12 @@ def _words(found: Ink) -> str:
     return f"{'dark' if found.is_dark else 'light'} drawing found{without}"
 
 
-def _resized(pixels: NDArray[Any]) -> NDArray[np.float32]:
+def _scaled(pixels: NDArray[Any]) -> NDArray[np.float32]:
     """Resize an image until strokes are some pixels wide and the search is fast."""
-    from PIL import Image
+    from PIL.Image import Resampling
 
     longer = max(pixels.shape[:2])
     scale = min(max(longer, _FEWEST), _MOST) / longer
     height, width = (max(1, round(length * scale)) for length in pixels.shape[:2])
-    method = Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC
-    planes = (Image.fromarray(np.ascontiguousarray(pixels[..., c], np.float32)) for c in range(pixels.shape[2]))
-    return np.stack([np.asarray(plane.resize((width, height), method)) for plane in planes], axis=2)
+    method = Resampling.BOX if scale < 1 else Resampling.BICUBIC
+    return resized(pixels, height, width, method)
