@@ -336,11 +336,12 @@ def test_tables_and_arrays_of_ones_own_are_validated_on_in_the_same_units(target
         np.testing.assert_allclose(got.targets[order], expected.targets, atol=1e-5)
 
 
-def test_a_folder_has_tables_to_learn_from_to_validate_and_to_test_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("test", ["test.csv", "testing.csv"])
+def test_a_folder_has_tables_to_learn_from_to_validate_and_to_test_on(tmp_path: Path, test: str) -> None:
     frame = FRAME.drop(columns="price")
     frame[:40].to_csv(tmp_path / "train.csv", index=False)
     frame[40:50].to_parquet(tmp_path / "val.parquet")
-    frame[50:].to_csv(tmp_path / "test.csv", index=False)
+    frame[50:].to_csv(tmp_path / test, index=False)
     data = gn.load_data(tmp_path, target="kind")
     assert data.name == tmp_path.name
     assert data.validation is not None
@@ -354,8 +355,8 @@ def test_a_folder_has_tables_to_learn_from_to_validate_and_to_test_on(tmp_path: 
     again = gn.load_data(tmp_path, target="kind", validation=0.25)
     assert again.validation is not None
     assert (len(again.train), len(again.validation), again.has_test) == (30, 10, True)
-    frame[50:].drop(columns="count").to_csv(tmp_path / "test.csv", index=False)
-    with pytest.raises(DataError, match=r"test\.csv: has no column 'count'"):
+    frame[50:].drop(columns="count").to_csv(tmp_path / test, index=False)
+    with pytest.raises(DataError, match=r"test(ing)?\.csv: has no column 'count'"):
         assert gn.load_data(tmp_path, target="kind").test
 
 
