@@ -27,13 +27,12 @@ def browser() -> Iterator[Any]:
         yield started
 
 
-@pytest.fixture
-def visit(browser: Any) -> Iterator[Visiting]:
-    """Opens pages, and sees at the end that none had an error or asked elsewhere."""
+def visiting(browser: Any, kind: Callable[..., Visit]) -> Iterator[Visiting]:
+    """Open pages for a test, then check that none had an error or asked elsewhere."""
     visits: list[Visit] = []
 
     def open_page(url: str, **look: Any) -> Visit:
-        visits.append(Visit(browser, url, **look))
+        visits.append(kind(browser, url, **look))
         return visits[-1]
 
     yield open_page
@@ -41,6 +40,11 @@ def visit(browser: Any) -> Iterator[Visiting]:
         each.context.close()
     assert [error for each in visits for error in each.errors] == []
     assert [url for each in visits for url in each.elsewhere] == []
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Visiting]:
+    yield from visiting(browser, Visit)
 
 
 @pytest.fixture(scope="session")

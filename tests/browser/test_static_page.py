@@ -27,7 +27,7 @@ from gpunn.serve.runtime import Runtime, runtime
 from gpunn.serve.static import export_page
 from gpunn.serve.watcher import Watcher
 
-from .conftest import trained
+from .conftest import trained, visiting
 
 pytest.importorskip("onnx")
 Opening = Callable[..., "StaticVisit"]
@@ -93,18 +93,7 @@ def static_site(lenet: Path, wasm: Path, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def visit_static(browser: Any) -> Iterator[Opening]:
-    """Opens pages of files, and sees at the end that none had an error or asked anything but its own folder."""
-    visits: list[StaticVisit] = []
-
-    def open_page(url: str, **look: Any) -> StaticVisit:
-        visits.append(StaticVisit(browser, url, **look))
-        return visits[-1]
-
-    yield open_page
-    for each in visits:
-        each.context.close()
-    assert [error for each in visits for error in each.errors] == []
-    assert [url for each in visits for url in each.elsewhere] == []
+    yield from visiting(browser, StaticVisit)
 
 
 def drawing_of(page: StaticVisit) -> bytes:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from support.checkpoint_helpers import calling
-from support.cli_helpers import gpunn, own_folder, without_pictures
+from support.cli_helpers import assert_resumes_to_the_same_bytes, own_folder, without_pictures
 from support.harness import one_line
 
 import gpunn as gn
@@ -299,16 +299,7 @@ keep = 9
 
 @pytest.mark.usefixtures("plain")
 def test_a_run_of_ones_own_parts_resumes_to_the_same_bits(folder: Path) -> None:
-    samples = data(validation=0).train
-    np.savez(folder / "arrays.npz", x_train=samples.inputs, y_train=samples.targets)
-    (folder / "own.toml").write_text(RECIPE)
-    assert gpunn("train", "--recipe", "own.toml", "--out", "run").code == 0
-    whole = gn.load_model(folder / "run" / "model.safetensors", "cpu").arrays()
-    (folder / "run" / "metrics.json").unlink()  # as if it had been killed
-    resumed = gpunn("train", "--resume", "run/checkpoints/step-10")
-    assert resumed.code == 0, resumed.err
-    assert "from step 10" in resumed.out + resumed.err
-    np.testing.assert_equal(gn.load_model(folder / "run" / "model.safetensors", "cpu").arrays(), whole)
+    assert_resumes_to_the_same_bytes(folder, RECIPE, data(validation=0).train)
 
 
 # What stands for a layer of gpunn is not taken for one

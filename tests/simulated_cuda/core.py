@@ -44,17 +44,19 @@ class Core:
         return {name: count for name in names if (count := self.count(name))}
 
     def reset(self) -> None:
-        """Count anew."""
+        """Finish all enqueued work, then count anew."""
+        self.set_order(self.order)
         self._library.simulated_reset()
 
     def set_order(self, order: int) -> None:
-        """Do all work that was given, and from now on in this order."""
+        """Finish all enqueued work, and do later work in this order."""
         self._library.simulated_order(order)
         self.order = order
 
     @property
     def launches(self) -> int:
-        """Kernels and products that were run."""
+        """Number of kernels and products since `reset`, after all enqueued work is finished."""
+        self.set_order(self.order)
         return self.count("kernels") + self.count("products")
 
     @contextmanager

@@ -12,9 +12,12 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import tomli_w
 from support.paths import ROOT
+
+import gpunn as gn
 
 # Two steps an epoch: enough for every line of a run.
 TINY = """
@@ -181,3 +184,16 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
         yield path
     finally:
         subprocess.run(["umount", path], check=True)
+
+
+def assert_resumes_to_the_same_bytes(folder: Path, recipe: str, samples: gn.Samples) -> None:
+    """Train a recipe on arrays.npz in the current folder, then resume from step 10 as if it had been killed."""
+    np.savez(folder / "arrays.npz", x_train=samples.inputs, y_train=samples.targets)
+    (folder / "own.toml").write_text(recipe)
+    assert (ran := gpunn("train", "--recipe", "own.toml", "--out", "run")).code == 0, ran.err
+    whole = (folder / "run" / "model.safetensors").read_bytes()
+    (folder / "run" / "metrics.json").unlink()
+    resumed = gpunn("train", "--resume", "run/checkpoints/step-10")
+    assert resumed.code == 0, resumed.err
+    assert "from step 10" in resumed.out + resumed.err
+    assert (folder / "run" / "model.safetensors").read_bytes() == whole

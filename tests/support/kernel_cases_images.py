@@ -4,7 +4,7 @@ Written from the definitions, window by window; the samples of a batch lie last.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
 
@@ -110,40 +110,28 @@ def _grouped(dtype: str, rng: np.random.Generator, n: int) -> Iterator[tuple[Any
         yield geometry, x, w, z, met
 
 
-@case("convolve_groups")
-def _convolve_groups(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
-    cases = []
-    for geometry, x, w, z, met in _grouped(dtype, rng, some(n)):
-        expected = np.zeros(z.shape)
-        for i, j, u, v, y, at in met:
-            for g, f, c in np.ndindex(2, 3, 2):
-                expected[g, f, i, j] += float(w[g, f, c, u, v]) * x[g, c, y, at].astype(np.float64)
-        cases.append(Case((x, w, geometry, unset(z.shape, dtype)), {0: x, 1: w, 3: expected}, 20.0))
+def _grouped_sums(first: str, second: str, into: str, bound: float) -> Callable[..., list[Case]]:
+    """Sum products of two of x, w and z (or dz) into the third, over all places that meet and all channels."""
+
+    def cases(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
+        made = []
+        for geometry, x, w, z, met in _grouped(dtype, rng, some(n)):
+            arrays = {"x": x, "w": w, "z": z}
+            a, b, expected = arrays[first], arrays[second], np.zeros(arrays[into].shape)
+            for i, j, u, v, y, at in met:
+                for g, f, c in np.ndindex(2, 3, 2):
+                    place = {"x": (g, c, y, at), "w": (g, f, c, u, v), "z": (g, f, i, j)}
+                    products = a[place[first]].astype(np.float64) * b[place[second]]
+                    expected[place[into]] += math.fsum(products) if into == "w" else products
+            made.append(Case((a, b, geometry, unset(expected.shape, dtype)), {0: a, 1: b, 3: expected}, bound))
+        return made
+
     return cases
 
 
-@case("convolve_groups_input_gradient")
-def _convolve_groups_input_gradient(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
-    cases = []
-    for geometry, x, w, dz, met in _grouped(dtype, rng, some(n)):
-        expected = np.zeros(x.shape)
-        for i, j, u, v, y, at in met:
-            for g, f, c in np.ndindex(2, 3, 2):
-                expected[g, c, y, at] += float(w[g, f, c, u, v]) * dz[g, f, i, j].astype(np.float64)
-        cases.append(Case((dz, w, geometry, unset(x.shape, dtype)), {0: dz, 1: w, 3: expected}, 40.0))
-    return cases
-
-
-@case("convolve_groups_weight_gradient")
-def _convolve_groups_weight_gradient(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
-    cases = []
-    for geometry, x, w, dz, met in _grouped(dtype, rng, some(n)):
-        expected = np.zeros(w.shape)
-        for i, j, u, v, y, at in met:
-            for g, f, c in np.ndindex(2, 3, 2):
-                expected[g, f, c, u, v] += math.fsum(dz[g, f, i, j].astype(np.float64) * x[g, c, y, at])
-        cases.append(Case((x, dz, geometry, unset(w.shape, dtype)), {0: x, 1: dz, 3: expected}, 200.0))
-    return cases
+case("convolve_groups")(_grouped_sums("x", "w", "z", 20.0))
+case("convolve_groups_input_gradient")(_grouped_sums("z", "w", "x", 40.0))
+case("convolve_groups_weight_gradient")(_grouped_sums("x", "z", "w", 200.0))
 
 
 def windows(

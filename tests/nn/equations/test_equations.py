@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.cli_helpers import gpunn, own_folder, without_pictures
+from support.cli_helpers import assert_resumes_to_the_same_bytes, gpunn, own_folder, without_pictures
 from support.harness import call, one_line
 from support.layer_helpers import Alone, assert_gradients
 from support.literature import ACTIVATIONS, LEARNED, LOSSES, POISSON
@@ -423,16 +423,7 @@ keep = 9
 
 @pytest.mark.usefixtures("plain")
 def test_a_run_of_equations_resumes_to_the_same_bits(folder: Path) -> None:
-    samples = data().train
-    np.savez(folder / "arrays.npz", x_train=samples.inputs, y_train=samples.targets)
-    (folder / "own.toml").write_text(RECIPE)
-    assert (ran := gpunn("train", "--recipe", "own.toml", "--out", "run")).code == 0, ran.err
-    whole = (folder / "run" / "model.safetensors").read_bytes()
-    (folder / "run" / "metrics.json").unlink()  # as if it had been killed
-    resumed = gpunn("train", "--resume", "run/checkpoints/step-10")
-    assert resumed.code == 0, resumed.err
-    assert "from step 10" in resumed.out + resumed.err
-    assert (folder / "run" / "model.safetensors").read_bytes() == whole
+    assert_resumes_to_the_same_bytes(folder, RECIPE, data().train)
 
 
 def test_an_experiment_with_a_hostile_equation_is_refused_in_one_line(folder: Path) -> None:
