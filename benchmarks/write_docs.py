@@ -1,4 +1,4 @@
-"""docs/benchmarks.md, with its charts, from the JSON of benchmarks/results/bench-*.json.
+"""Write docs/benchmarks.md with its charts, from the JSON of benchmarks/results/bench-*.json.
 
 gpunn bench GROUP --keep && python benchmarks/write_docs.py
 """
@@ -25,8 +25,9 @@ DOCS = ROOT / "docs"
 
 ABOUT = """# Benchmarks
 
-Run `gpunn bench` to do the same work with gpunn and with each peer that you have installed. Peers may live in an
-environment of their own; one that is missing is named, with the command that installs it, and the others are measured.
+Compare gpunn with PyTorch, JAX and scikit-learn on your machine: `gpunn bench` runs the same work with gpunn and with
+each installed peer. Peers may be in a separate environment. A missing peer is named with the command that installs
+it.
 
 ```sh
 python -m venv .venv.peers && .venv.peers/bin/pip install torch==2.13.0 jax==0.10.2 scikit-learn==1.9.1
@@ -37,36 +38,35 @@ gpunn bench --help                                                 # all groups 
 
 You get the tables below, and `benchmarks.json`, `benchmarks.png` and `growth.png`.
 
-- Each library works in a process of its own, so that no two thread pools meet, with all cores in its own way. They take
-  turns, A B A B. The first turn warms up and is not counted: compilers have compiled by then.
-- All begin with the same weights (drawn by NumPy) and see the same batches in the same order. Each line says in which
-  precision its library computed.
-- A step is a whole one: gather of the batch from bytes, conversion, forward, backward, update. gpunn's is the loop of
-  `fit` with its shuffling, records and checks; those of the peers are bare loops. Its steps are the first of a training
-  of 10,000, which takes all loops of Numba; "start" and `fast99` are what they are.
-- Afterwards loss and accuracy of every network, or of its predictions, are computed by the same code and must agree, so
-  that nobody wins by doing less; where they do not, the table says so and the program ends with 1.
-- A time is the median of the rounds, with the least and the most. "Times gpunn's" is the median of the ratios of each
-  round, with the least and the most: above 1, gpunn is faster. A round in which other programs took more than a tenth
-  of the processors is done again, twice at most, and else marked as disturbed.
-- Images are MNIST where `GPUNN_DATA` names it, else random bytes: the speed of a step does not depend on them.
-- Peak memory is that of the whole process, with the library itself and the images, on a device also of its allocator.
-- "Start" is from the start of the process to the end of the first step.
-- Where the time goes is measured as by `gpunn train --profile`, in a process of its own after the rounds.
+- **Processes.** Each library runs in a separate process with all cores, so thread pools do not collide. They take
+  turns, A B A B. The first turn warms up (compilers finish) and is not counted.
+- **Work.** All begin with the same weights (drawn by NumPy) and see the same batches in the same order. A step is
+  gather of the batch from bytes, conversion, forward, backward and update. gpunn runs the loop of `fit` with
+  shuffling, records and checks; the peers run bare loops. gpunn's steps are the first of a training of 10,000, so
+  Numba's loops are used; "start" and `fast99` run as usual. Each row has the precision of its library.
+- **Agreement.** Afterwards the same code computes loss and accuracy of every network, or of its predictions. They
+  must agree, so no library wins by doing less; if they differ, the table says so and the program exits with 1.
+- **Times** are medians of the rounds, with minimum and maximum. "Times gpunn's" is the median of the ratios in each
+  round, with minimum and maximum: above 1, gpunn is faster. A round in which other programs used more than a tenth of
+  the processors is repeated at most twice, else marked as disturbed. "Start" is from the start of the process to the
+  end of the first step.
+- **Data** are MNIST if `GPUNN_DATA` names it, else random bytes: the speed of a step does not depend on them.
+- **Peak memory** is that of the whole process with library and images, on a device also that of its allocator.
+- **Profiles** (where the time goes) come from `gpunn train --profile`, in a separate process after the rounds.
 
-Make this page again by `python benchmarks/write_docs.py`, from `benchmarks/results/bench-*.json`, which `gpunn bench
---keep` writes.
+`python benchmarks/write_docs.py` writes this page from `benchmarks/results/bench-*.json`, which `gpunn bench --keep`
+writes.
 """
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table, the headings first."""
+    """Write a table, the headings first."""
     first, *rest = ("| " + " | ".join(row) + " |" for row in rows)
     return [first, "|---" * len(rows[0]) + "|", *rest]
 
 
 def of_workload(workload: dict[str, Any]) -> Iterator[str]:
-    """What was measured of one workload, and where gpunn's time goes in it."""
+    """Write the measurements of a workload, and the profile of gpunn's step."""
     yield from ("", f"### {workload['name']}", "", f"Data: {workload['data']}.", "")
     yield from markdown([headings(workload), *rows_of(workload)])
     if left := not_measured(workload):
@@ -79,7 +79,7 @@ def of_workload(workload: dict[str, Any]) -> Iterator[str]:
 
 
 def of_growth(workloads: Sequence[dict[str, Any]], picture: str) -> Iterator[str]:
-    """The slopes of the growth of time."""
+    """Write the slopes of the growth of time."""
     curves = curves_of(workloads)
     if not curves:
         return
@@ -93,7 +93,7 @@ def of_growth(workloads: Sequence[dict[str, Any]], picture: str) -> Iterator[str
 
 
 def device_of(runs: Sequence[dict[str, Any]]) -> str:
-    """What all of these runs ran on, in words."""
+    """Describe the machine or device of the runs."""
     machine, device = runs[0]["machine"], runs[0]["device"]
     words = f"{machine['processor']}, {machine['cores']} cores"
     if device != "cpu":
@@ -103,7 +103,7 @@ def device_of(runs: Sequence[dict[str, Any]]) -> str:
 
 
 def names_of(sections: Sequence[Sequence[dict[str, Any]]]) -> list[str]:
-    """Of each machine's charts: its device and precision; of two alike the one of less work is numbered."""
+    """Name each machine's charts by device and precision; number the one of less work of two alike."""
     names = [
         runs[0]["device"] + ("" if runs[0]["precision"] == "float32" else f"-{runs[0]['precision']}")
         for runs in sections
@@ -117,7 +117,7 @@ def names_of(sections: Sequence[Sequence[dict[str, Any]]]) -> list[str]:
 
 
 def section(runs: Sequence[dict[str, Any]], name: str) -> str:
-    """All runs on one machine, whose charts have a name."""
+    """Write the section of all runs on one machine."""
     machine = runs[0]["machine"]
     done = [workload for run in runs for workload in run["workloads"]]
     lines = [
@@ -130,7 +130,7 @@ def section(runs: Sequence[dict[str, Any]], name: str) -> str:
         (f"`{run['command']}`", run["date"], run["commit"], f"{run['load_average'][0]:.1f}") for run in runs
     )])]  # fmt: skip
     if rows := target_rows(runs[0]["device"], done):
-        lines += ["", "### What gpunn is to reach", "", *markdown([TARGET_HEADINGS, *rows])]
+        lines += ["", "### Targets", "", *markdown([TARGET_HEADINGS, *rows])]
     if any(not each["scale"] for each in done):
         lines += ["", f"![Times of all peers as multiples of gpunn's](images/benchmarks-{name}.png)"]
     for workload in done:
@@ -140,13 +140,13 @@ def section(runs: Sequence[dict[str, Any]], name: str) -> str:
 
 
 def page(runs: Sequence[dict[str, Any]]) -> str:
-    """The whole page."""
+    """Write the whole page."""
     sections = by_machine(runs)
     return "\n\n".join([ABOUT.rstrip(), *map(section, sections, names_of(sections))]) + "\n"
 
 
 def by_machine(runs: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """The runs of each machine, device and precision."""
+    """Group the runs by machine, device and precision."""
 
     def key(run: dict[str, Any]) -> tuple[str, ...]:
         machine = run["machine"]
@@ -160,7 +160,7 @@ def by_machine(runs: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 
 def read_runs(folder: Path = RESULTS) -> list[dict[str, Any]]:
-    """All runs that are kept, in the order in which `gpunn bench` has their groups."""
+    """Read all kept runs, in the order of their groups in `gpunn bench`."""
     runs = [read_result(path) for path in sorted(folder.glob("bench-*.json"))]
     order = {workload.name: number for number, workload in enumerate(workloads())}
     return sorted(runs, key=lambda run: min(order.get(each["name"], len(order)) for each in run["workloads"]))
