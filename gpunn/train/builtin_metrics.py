@@ -60,10 +60,6 @@ def _auc(inputs: MetricInputs) -> float:
     return float(np.mean([roc_auc(inputs.true[:, k] >= 0.5, inputs.outputs[:, k], inputs.weights) for k in columns]))
 
 
-def _mae(inputs: MetricInputs) -> float:
-    return errors_of(inputs.true, inputs.outputs, inputs.weights)[1].mae
-
-
 def _exact(inputs: MetricInputs) -> float:
     return mean((inputs.predicted == (inputs.true >= 0.5)).all(axis=1), inputs.weights)
 
@@ -77,7 +73,7 @@ _NAMED: Mapping[str, tuple[tuple[Task, ...], Callable[[MetricInputs], float]]] =
     "auc": (_EITHER, _auc),
     "balanced_accuracy": (_CLASSES, _balanced),
     "exact": ((Task.BINARY,), _exact),
-    "mae": ((Task.REGRESSION,), _mae),
+    "mae": ((Task.REGRESSION,), lambda inputs: errors_of(inputs.true, inputs.outputs, inputs.weights)[1].mae),
 }
 _TOP = re.compile(r"top_?([1-9]\d{0,6})")
 KNOWN = (*_NAMED, "top5")  # stands for every top-k

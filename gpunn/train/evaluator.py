@@ -137,7 +137,8 @@ class Evaluator:
         model, backend, batches = self.model, self.backend, self.batches
         size = size or model.capacity
         backend.assign(self._totals, 0.0)
-        batches.start(size, self._order())
+        share = None if self._ranks.size == 1 else np.arange(*self._ranks.share(batches.size), dtype=np.int32)
+        batches.start(size, share)
         model.compile_ahead(("evaluate", type(model.loss), batches.count % size), lambda: self.warm_up(size))
         for number, start in enumerate(range(0, batches.count, size)):
             n = min(size, batches.count - start)
@@ -147,10 +148,6 @@ class Evaluator:
         totals = backend.to_host(self._totals)
         self._ranks.all_reduce(totals)
         return self._measure(totals, batches.size)
-
-    def _order(self) -> NDArray[np.int32] | None:
-        """Return the indices of this rank's share; None for all samples."""
-        return None if self._ranks.size == 1 else np.arange(*self._ranks.share(self.batches.size), dtype=np.int32)
 
 
 def evaluate(

@@ -12,6 +12,12 @@ from gpunn.train.record import Record
 _EVERY = 0.2  # least seconds between updates of the bar, since each is a message to the browser
 
 
+def words_of(training: Mapping[str, float], validation: Mapping[str, float]) -> list[str]:
+    """Write training and validation metrics in words, without empty ones."""
+    words = [in_words(training)] if training else []
+    return words + ([f"validation {in_words(validation)}"] if validation else [])
+
+
 def has_widgets() -> bool:
     """Return whether the code runs in a notebook that can show widgets."""
     shell: Any = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
@@ -68,9 +74,7 @@ class NotebookProgress:
         self._bar.close()
 
     def _write(self, training: Mapping[str, float]) -> None:
-        words = [in_words(training)] if training else []
-        words += [f"validation {in_words(self._validation)}"] if self._validation else []
-        self._bar.set_postfix_str(", ".join(words), refresh=False)
+        self._bar.set_postfix_str(", ".join(words_of(training, self._validation)), refresh=False)
         self._bar.n = self._at
         self._bar.refresh()
         self._written = time.perf_counter()

@@ -97,7 +97,7 @@ class Optimizer(Buildable, Part, ABC, kind="optimizer", example="SGD(0.1)"):
     its optimizer (momentum, means of gradients), and the next `fit` with the same object continues from it.
 
     Args:
-        learning_rate: η, or a schedule of it.
+        learning_rate: η, or a schedule.
 
     Your own optimizer defines `change`, array code for NumPy and CuPy alike, or `_build` and `update`.
 
@@ -229,7 +229,7 @@ class SGD(Optimizer):
     With Nesterov's momentum p := p − η (∂C/∂p + μ v). Momentum and schedules of η have the meaning of PyTorch.
 
     Args:
-        learning_rate: η, or a schedule of it.
+        learning_rate: η, or a schedule.
         momentum: μ, 0 to below 1.
         nesterov: Whether to use Nesterov's momentum.
     """
@@ -272,7 +272,7 @@ class Adam(Optimizer):
     """w := w − η m̂ / (√v̂ + ε), Adam (D. P. Kingma, J. Ba, 2015): steps of about η for gradients of any size.
 
     Args:
-        learning_rate: η, or a schedule of it.
+        learning_rate: η, or a schedule.
         beta1: Decay rate of the mean of the gradients, m.
         beta2: Decay rate of the mean of the squared gradients, v.
         epsilon: ε, which avoids a division by 0.
@@ -307,7 +307,7 @@ class AdamW(Adam):
     parameter group with weight_decay=0. λ is not divided by the size of the training set.
 
     Args:
-        learning_rate: η, or a schedule of it, which the decay follows.
+        learning_rate: η, or a schedule, which the decay follows.
         weight_decay: λ, at least 0; 0 is Adam, to the same bits.
         beta1: Decay rate of the mean of the gradients, m.
         beta2: Decay rate of the mean of the squared gradients, v.

@@ -8,9 +8,9 @@ from typing import Any, TextIO
 
 from gpunn.backend.compiling import columns_of
 from gpunn.errors import OptionError
-from gpunn.nn.tasks import FIGURES, in_words
+from gpunn.nn.tasks import FIGURES
 from gpunn.train.callbacks import Display, TrainingView
-from gpunn.train.notebook import NotebookProgress, has_widgets
+from gpunn.train.notebook import NotebookProgress, has_widgets, words_of
 from gpunn.train.record import Record
 
 _EVERY = 0.1  # least seconds between updates of the line, since the metrics wait for the device
@@ -98,8 +98,7 @@ class Progress:
         to_do = self.samples * (self.epochs - self._epoch) - self._at
         left = _duration((now - self._began) / max(self._done, 1) * to_do)
         place = f"{self._epoch + 1}/{self.epochs}"
-        words = [in_words(training)] if training else []
-        words += [f"validation {in_words(validation)}"] if validation else []
+        words = words_of(training, validation)
         said = ", ".join([*words, f"{speed:,.0f} samples/s", f"{left} left"])
         yield f"epoch {place}{':' if words else ','} {said}"
         for head, accuracy, name, digits in _SHORTER:

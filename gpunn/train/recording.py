@@ -116,9 +116,8 @@ class RecordingTraining(Training):
             totals, values, *others = self._copies.fetched()
             arrays = {each.name: values[each.place].reshape(each.shape) for each in p}
             arrays |= zip(model.statistics, others, strict=False)
-            optimizer_state = dict(
-                zip(self.optimizer.state, map(p.packed, others[len(model.statistics) :]), strict=True)
-            )
+            state = map(p.packed, others[len(model.statistics) :])
+            optimizer_state = dict(zip(self.optimizer.state, state, strict=True))
             learned = values[: p.gradients.size]
             record = self._recorded(self._measure(totals, samples), _NOT_MEASURED, learned, rate, {})
             return record, Weights(self.done, arrays, self._trained_at(self.done)), optimizer_state

@@ -112,7 +112,7 @@ class Warmup(Schedule):
     """η k/n at step k of the first n steps, counted from 1: a linear rise to the start of a schedule for the rest.
 
     Args:
-        rate: η after the rise, or a schedule of it, whose epochs are counted from the end of the rise.
+        rate: η after the rise, or a schedule, whose epochs are counted from the end of the rise.
         epochs: Length of the rise in epochs, with fractions; give this or `steps`.
         steps: Length of the rise in steps.
 
@@ -158,9 +158,9 @@ class Changed(Schedule):
     """η of one schedule up to an epoch, and of another one from there, for a run resumed with a new learning rate.
 
     Args:
-        before: η before the change, or a schedule of it.
+        before: η before the change, or a schedule.
         at: Epoch of the change, with fractions.
-        after: η after the change, or a schedule of it, whose epochs are counted from the start of the training too.
+        after: η after the change, or a schedule, whose epochs are counted from the start of the training too.
     """
 
     def __init__(self, before: float | Schedule, at: float, after: float | Schedule) -> None:
