@@ -66,27 +66,27 @@ def train(
             if value is not None:
                 raise OptionError(f"--{name.replace('_', '-')} cannot be given with --resume: it is that of the run")
         run.resume(resume, say, report=report, tensorboard=tensorboard, **options)
-    elif out is not None and not out.strip():
+        return
+    if out is not None and not out.strip():
         raise OptionError("--out must name a folder, got an empty name: leave it out for the next free one in runs")
+    if start is not None:
+        experiment = start_from(start, options["data"], recipe, freeze, say)
+    elif freeze is not None:
+        raise OptionError("--freeze goes with --from RUN, the network whose layers are frozen at first")
     else:
-        if start is not None:
-            experiment = start_from(start, options["data"], recipe, freeze, say)
-        elif freeze is not None:
-            raise OptionError("--freeze goes with --from RUN, the network whose layers are frozen at first")
-        else:
-            chosen = recipe or recipe_for(options["data"], options["target"], options["task"])
-            if recipe is None and chosen != "mlp":
-                say(f"recipe      {chosen} (--recipe names another)")
-            experiment = read_experiment(chosen)
-        experiment = experiment.with_options(**options)
-        if seeds is None:
-            run.train(experiment, out, say, report=report, tensorboard=tensorboard)
-            return
-        from gpunn.experiments.seeds import parse_seeds, train_seeds
+        chosen = recipe or recipe_for(options["data"], options["target"], options["task"])
+        if recipe is None and chosen != "mlp":
+            say(f"recipe      {chosen} (--recipe names another)")
+        experiment = read_experiment(chosen)
+    experiment = experiment.with_options(**options)
+    if seeds is None:
+        run.train(experiment, out, say, report=report, tensorboard=tensorboard)
+        return
+    from gpunn.experiments.seeds import parse_seeds, train_seeds
 
-        if options["seed"] is not None or profile:
-            raise OptionError("--seeds goes neither with --seed nor with --profile: leave these out")
-        train_seeds(experiment, parse_seeds(seeds), out, say, tensorboard=tensorboard)
+    if options["seed"] is not None or profile:
+        raise OptionError("--seeds goes neither with --seed nor with --profile: leave these out")
+    train_seeds(experiment, parse_seeds(seeds), out, say, tensorboard=tensorboard)
 
 
 @click.command()
