@@ -1,4 +1,4 @@
-"""Test accuracy of a recipe over some seeds, as JSON in results/; a GPU and several ranks must reach that of the CPU.
+"""Measure a recipe's test accuracy over some seeds, as JSON; a GPU and several ranks must reach that of the CPU.
 
 python benchmarks/accuracy.py RECIPE [DATA] [--seeds 0,1,2] [--device D] [--epochs N] [--pad 32]
 mpiexec -n 2 python benchmarks/accuracy.py lenet-bn

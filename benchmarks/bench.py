@@ -1,4 +1,4 @@
-"""gpunn and its peers at the same work, side by side: a table, bar charts and JSON.
+"""Run gpunn and its peers at the same work, side by side: a table, bar charts and JSON.
 
 Each peer works in a process of its own; they take turns, A B A B; a ratio is the median of the ratios of the rounds.
 The peers are looked for in the environment of --peers-python (or GPUNN_PEERS_PYTHON), by default in this one:

@@ -1,4 +1,4 @@
-"""Charts of what `bench.py` measured: every peer beside gpunn, and the growth of time."""
+"""Draw the measurements of `bench.py`: every peer beside gpunn, and the growth of time."""
 
 from __future__ import annotations
 

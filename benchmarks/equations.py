@@ -1,4 +1,4 @@
-"""Activations as equations beside those written by hand: seconds of f and of the gradient, side by side.
+"""Time activations as equations beside those written by hand: f and its gradient.
 
     python benchmarks/equations.py [--out benchmarks/results/equations.json]
 

@@ -1,4 +1,4 @@
-"""The example of docs/fine-tuning.md for several seeds, epochs and frozen epochs; its figures as JSON in results/.
+"""Run the example of docs/fine-tuning.md for several seeds, epochs and frozen epochs; write figures as JSON.
 
 python benchmarks/fine_tuning.py [--seeds 0,1,2,3,4] [--epochs 3,4,10,20]
 """

@@ -1,4 +1,4 @@
-"""Everything that only a machine with a GPU can show, step by step, and one JSON of what came out.
+"""Run every check that needs a GPU, step by step, and write the results as one JSON.
 
 scripts/gpu-check.sh starts it. A run of some steps adds them to the JSON of the same device, driver and libraries.
 """

@@ -1,4 +1,4 @@
-"""What NVRTC makes of a kernel: instructions, registers, and how wide its loads and stores are; no GPU is needed.
+"""Read the machine code of a kernel by NVRTC: instructions, registers, widths of loads and stores; needs no GPU.
 
 It needs CuPy's NVRTC and nvdisasm (pip install nvidia-cuda-nvdisasm).
 """

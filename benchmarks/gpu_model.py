@@ -1,4 +1,4 @@
-"""How long a step would take on a GPU, from what it launches and what is compiled: predictions, no measurements.
+"""Predict the time of a step on a GPU from its launches and their machine code: no measurements.
 
 python benchmarks/gpu_model.py [--each]          # on a GPU; it prints a line a network, with --each a line a kernel too
 PYTHONPATH=tests/simulated_cuda/everywhere python benchmarks/gpu_model.py          # without one

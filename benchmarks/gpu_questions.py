@@ -1,4 +1,4 @@
-"""What only a GPU can answer about gpunn, as small experiments; prints a table and writes JSON.
+"""Run small experiments that need a GPU; print a table and write JSON.
 
 python benchmarks/gpu_questions.py [--small] [FOLDER]     # the JSON goes to FOLDER, else to benchmarks/results
 """

@@ -1,4 +1,4 @@
-"""The steps of gpu_check.py: the command of each, and the figures that it leaves."""
+"""Define the steps of gpu_check.py: the command of each, and its figures."""
 
 from __future__ import annotations
 

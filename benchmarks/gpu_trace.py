@@ -1,4 +1,4 @@
-"""What a training step gives to a GPU: its kernels and products in order, with grids, and the bytes of their arrays.
+"""Trace the launches of a training step: kernels and products in order, with grids and bytes of arrays.
 
 Only the step is planned: nothing of it is computed. It needs CuPy, and a GPU or the CUDA of `tests/simulated_cuda`.
 """

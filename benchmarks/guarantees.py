@@ -1,4 +1,4 @@
-"""What the guarantees of docs/reliability.md cost: to write a checkpoint, and to see whether numbers are finite.
+"""Measure the costs of the guarantees in docs/reliability.md: a checkpoint, and the check that numbers are finite.
 
 python benchmarks/guarantees.py [RECIPE ...]
 """
@@ -37,7 +37,7 @@ def seconds(work: Callable[[int], object], often: int = 1) -> float:
 
 
 def costs(recipe: str, folder: Path) -> dict[str, Any]:
-    """What both cost the network of a recipe."""
+    """Measure both costs for a recipe's network."""
     experiment = read_experiment(recipe)
     trainer = experiment.trainer(experiment.load_data(), progress=False)
     step = profile(trainer, seconds=1.0).step_seconds

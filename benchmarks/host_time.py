@@ -1,4 +1,4 @@
-"""How long a device would stand idle for the host in an epoch: for order, upload, looks, checks and around replays.
+"""Measure how long a device would wait for the host in an epoch: order, upload, looks, checks and around replays.
 
 python benchmarks/host_time.py [--step-us 39] [FOLDER]          # on a GPU, whose own work is left out
 PYTHONPATH=tests/simulated_cuda/everywhere python benchmarks/host_time.py FOLDER          # without one

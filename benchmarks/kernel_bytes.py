@@ -1,4 +1,4 @@
-"""One training step of lenet-bn, kernel by kernel, for ncu to count what each moves; JSON of what each was given.
+"""Run a training step of lenet-bn kernel by kernel for ncu to count bytes; write the bytes of arguments as JSON.
 
 ncu ... python benchmarks/kernel_bytes.py [--small] FILE
 """

@@ -1,4 +1,4 @@
-"""What suggested learning rates cost: accuracy at the rate of each rule below the best of a sweep, as a table.
+"""Compare rules that suggest learning rates: accuracy at their rates, below the best of a sweep, as a table.
 
 python benchmarks/learning_rates.py [TASK...] [--seeds 0,1]
 

@@ -1,4 +1,4 @@
-"""A product with bias and ReLU as an epilog of cublasLt: not used by gpunn, to be measured against what is."""
+"""Compute a product with bias and ReLU as an epilog of cublasLt: gpunn does not use it, and is compared with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a measurement was made on and with, for the JSON files in results/, and how those are written and read."""
+"""Describe the machine and versions of a measurement, and write and read the JSON files of results/."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def machine() -> dict[str, Any]:
 
 
 def is_simulated() -> bool:
-    """Whether CUDA in this process is the one of tests/simulated_cuda, whose figures are those of no GPU."""
+    """Return whether CUDA in this process is the one of tests/simulated_cuda, which is no GPU."""
     return "simulated_cuda.installing" in sys.modules
 
 
 def command() -> str:
-    """The command line that a script was started with, from the repository's root."""
+    """Return the command line of this script, from the repository's root."""
     threads = os.environ.get("OPENBLAS_NUM_THREADS")
     before = f"OPENBLAS_NUM_THREADS={threads} " if threads else ""
     before += f"mpiexec -n {world().size} " if world().size > 1 else ""
@@ -52,7 +52,7 @@ def command() -> str:
 
 
 def commit() -> str:
-    """The commit that was measured, with "+" where code was changed since."""
+    """Return the measured commit, with "+" if the code has changed since."""
 
     def git(*words: str) -> str:
         try:

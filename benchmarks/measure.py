@@ -1,4 +1,4 @@
-"""Rounds of all peers in turn, A B A B, and what comes out of them."""
+"""Run rounds of all peers in turn, A B A B, and summarise them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def busy_seconds() -> float:
 
 
 def measured_round(worker: WorkerProcess, seed: int) -> dict[str, Any]:
-    """One round with the share of the processors that others took meanwhile."""
+    """Run a round, and measure the share of the processors that other programs took."""
     time.sleep(PAUSE)
     before, begun = busy_seconds(), time.perf_counter()
     answer = worker.round(seed)
@@ -54,7 +54,7 @@ def rounds_of(
     peers_python: str,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """All peers' rounds of one workload, with those that could not take part and why.
+    """Run all peers' rounds of a workload; collect the absent peers and the reasons.
 
     Args:
         workload: what to do.
@@ -122,7 +122,7 @@ def rounds_of(
 
 
 def _undisturbed(one: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """A round in which other programs left the processors alone, or else the last that was tried."""
+    """Repeat a round until other programs leave the processors alone, or return the last."""
     for _ in range(AGAIN):
         answer = one()
         if answer["others"] <= QUIET:
@@ -131,7 +131,7 @@ def _undisturbed(one: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def _apart(peer: Peer, python: str, folder: Path, device: str, precision: str) -> dict[str, Any]:
-    """A round from the start of a process to the end of its work."""
+    """Time a round from the start of a process to the end of its work."""
     time.sleep(PAUSE)
     before = busy_seconds()
     worker = WorkerProcess(peer, python, folder, device, precision)

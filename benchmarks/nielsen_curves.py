@@ -1,4 +1,4 @@
-"""The trainings of Nielsen's chapter 3 drawn over his published curves, their figures as JSON and the curves as CSV.
+"""Draw the trainings of Nielsen's chapter 3 over his published curves; write figures as JSON and curves as CSV.
 
 python benchmarks/nielsen_curves.py [--seeds 0,1]
 
@@ -33,7 +33,7 @@ NAMES = ("overfitting", "regularized")
 
 
 def published(name: str) -> dict[str, Any]:
-    """The published curves, as `plot_curves` takes them."""
+    """Read the published curves for `plot_curves`."""
     folders = [Path(os.environ.get("GPUNN_DATA", ".")) / "curves", ROOT.parent / "shared" / "data" / "curves"]
     path = next((folder / f"{name}.json" for folder in folders if (folder / f"{name}.json").is_file()), None)
     if path is None:
@@ -49,7 +49,7 @@ def published(name: str) -> dict[str, Any]:
 
 
 def measure(name: str, seed: int) -> tuple[History, dict[str, Any]]:
-    """The history of one training, and its figures."""
+    """Train once, and return the history and its figures."""
     experiment = read_experiment(f"nielsen-{name}").with_options(seed=seed, device="cpu")
     with tempfile.TemporaryDirectory() as folder:
         made = run.train(experiment, Path(folder) / "run", print, progress=False)

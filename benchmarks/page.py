@@ -1,4 +1,4 @@
-"""How soon the page of a run answers what is drawn, in a Chromium of the system, and a picture of it for docs/images/.
+"""Time the page of a run in Chromium, from drawing to prediction, and take its picture for docs/images/.
 
 python -m gpunn train mnist --recipe lenet --epochs 4 --out RUN && python benchmarks/page.py RUN
 
@@ -46,7 +46,7 @@ WATCH = """() => {
 
 @contextlib.contextmanager
 def served(run: Path) -> Iterator[str]:
-    """The address of `gpunn serve`, a process of its own as it is for people."""
+    """Start `gpunn serve` in a separate process, and return its address."""
     line = [sys.executable, "-u", "-m", "gpunn", "serve", str(run), "--port", "0", "--device", "cpu"]
     with subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -65,7 +65,7 @@ def elsewhere(strokes: list[list[tuple[float, float]]]) -> list[list[tuple[float
 
 
 def latencies(times: list[tuple[str, float]]) -> list[float]:
-    """The milliseconds of each answer since the first movement that it could be of."""
+    """Return the milliseconds of each prediction since its first movement."""
     found, began = [], None
     for kind, at in times:
         if kind == "drawn":
@@ -91,7 +91,7 @@ def measured(browser: Any, url: str, strokes: list[list[tuple[float, float]]]) -
 
 
 def photograph(browser: Any, url: str, target: Path) -> None:
-    """The page with a three that was drawn and a map that was opened, down to the end of it."""
+    """Take a picture of the whole page with a drawn three and an open map."""
     page = Visit(browser, url, 1280, 2000)
     page.answer()
     page.page.click("#clear")

@@ -1,4 +1,4 @@
-"""The peers, each in a process of its own: who they are, how they are started, what they answer."""
+"""Start each peer in a separate process, and read its answers."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Peer:
 
     @property
     def is_gpunn(self) -> bool:
-        """Whether it is gpunn itself, in one of its ways."""
+        """True for gpunn, with and without Numba."""
         return self.name.startswith("gpunn")
 
     def why_not(self, workload: Workload, device: str) -> str:
@@ -117,7 +117,7 @@ class WorkerError(Exception):
 
 
 def environment(python: str, *folders: Path) -> dict[str, str]:
-    """The environment of a worker that finds modules in some folders.
+    """Return the environment of a worker that imports from some folders.
 
     Every library is to take all cores in its own way: limits that the shell has set are not handed on.
     """
@@ -128,7 +128,7 @@ def environment(python: str, *folders: Path) -> dict[str, str]:
 
 
 class WorkerProcess:
-    """One worker that runs.
+    """Run a worker.
 
     Args:
         peer: whose.
@@ -154,7 +154,7 @@ class WorkerProcess:
         self.about: dict[str, Any] = self._answer()["ready"]
 
     def round(self, seed: int) -> dict[str, Any]:
-        """One round: what it took, and the cost after it."""
+        """Run a round, and return its time and the loss after it."""
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):  # it has ended, and its last words are read below
             self.process.stdin.write(f"{seed}\n")

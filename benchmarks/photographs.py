@@ -1,4 +1,4 @@
-"""Accuracy on test digits of MNIST that are drawn as photographs, by kind of photograph, as JSON in results/.
+"""Measure accuracy on MNIST's test digits drawn as photographs, by kind of photograph; write JSON.
 
 python benchmarks/photographs.py [--digits 200] [--workers 2]
 """

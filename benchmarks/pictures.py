@@ -1,4 +1,4 @@
-"""The pictures of docs/images/, and the command that makes each: COMMANDS.
+"""List the pictures of docs/images/ with the command for each, COMMANDS.
 
 python benchmarks/pictures.py RUN [NAME ...] makes small files of the pictures in a run folder.
 """
@@ -42,7 +42,7 @@ COMMANDS = {
 
 
 def shrink(source: Path, target: Path) -> None:
-    """The picture in 256 colours, a third of its size."""
+    """Reduce a picture to 256 colours, a third of its size."""
     Image.open(source).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(target, optimize=True)
 
 

@@ -1,4 +1,4 @@
-"""Where the time of gpunn's steps goes in a workload: a profile in a process of its own, after the rounds."""
+"""Profile gpunn's steps of a workload in a separate process, after the rounds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from peers import ROOT, WORKERS, WorkerError, environment
 
 
 def profile_of(folder: Path, device: str, precision: str) -> dict[str, Any]:
-    """The profile of a workload that lies in a folder, as a dictionary.
+    """Profile a workload in a folder, and return the profile as a dictionary.
 
     Raises:
         WorkerError: it could not be taken.

@@ -1,4 +1,4 @@
-"""Tables of what `bench.py` measured."""
+"""Write tables of the measurements of `bench.py`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ ROUNDS = 5
 
 
 def headings(workload: dict[str, Any]) -> tuple[str, ...]:
-    """Of a workload's table."""
+    """Return the headings of a workload's table."""
     unit = {"steps": "a step", "predict": "a call", "train": "in all"}[workload["kind"]]
     return "", "precision", unit, "spread", "times gpunn's", "spread", "loss", "accuracy", "peak memory", ""
 
 
 def rows_of(workload: dict[str, Any]) -> list[tuple[str, ...]]:
-    """The lines of a workload's table, as texts."""
+    """Return the rows of a workload's table as texts."""
     rows = []
     for row in workload["results"]:
         disturbed = sum(share > QUIET for share in row["others"])
@@ -55,7 +55,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def not_measured(workload: dict[str, Any]) -> list[str]:
-    """Who is not in the table, and why."""
+    """List the peers without a row, and the reasons."""
     return [f"{name}: {why}" for part in ("absent", "left_out") for name, why in workload[part].items()]
 
 
@@ -63,7 +63,7 @@ Curves = dict[str, dict[str, list[tuple[float, float]]]]
 
 
 def curves_of(workloads: Sequence[dict[str, Any]]) -> Curves:
-    """For each quantity that grows and each peer, its values with seconds: of a step, or for data of an epoch."""
+    """Collect values and seconds for each growing quantity and peer: of a step, or for data of an epoch."""
     found: Curves = {}
     for each in workloads:
         for what, value in each["scale"].items():
@@ -74,7 +74,7 @@ def curves_of(workloads: Sequence[dict[str, Any]]) -> Curves:
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
-    """The power of growth: the least-squares slope of ln seconds over ln value."""
+    """Fit the power of growth: the least-squares slope of ln seconds over ln value."""
     x, y = np.log(np.array(points)).T
     x, y = x - x.mean(), y - y.mean()
     return float((x * y).sum() / (x * x).sum())

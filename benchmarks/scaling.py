@@ -1,4 +1,4 @@
-"""What two ranks bring on one machine, beside PyTorch's DistributedDataParallel (gloo) at the same work.
+"""Measure the scaling of two ranks on one machine, beside PyTorch's DistributedDataParallel (gloo).
 
 python benchmarks/scaling.py --torch PYTHON [--rounds N] [--ranks N] [mlp | lenet | threads ...]
 

@@ -1,4 +1,4 @@
-"""Where scaling ends, by a model: nothing here was measured on a GPU.
+"""Model the scaling over GPUs; nothing here was measured on a GPU.
 
 python benchmarks/scaling_model.py
 

@@ -1,4 +1,4 @@
-"""How long a drawing waits for its answer on the page of `gpunn serve`: the first one, and those after it.
+"""Time the predictions of `gpunn serve` for drawings: the first one, and later ones.
 
 python benchmarks/serve.py [--starts N] [--drawings N]
 

@@ -1,4 +1,4 @@
-"""What trainings side by side cost each other: K at once, K at once with one BLAS thread each, and one alone.
+"""Time trainings side by side: K at once, K at once with one BLAS thread each, and one alone.
 
 python benchmarks/side_by_side.py [--at-once K] [--rounds N] [digits | lenet ...]
 

@@ -1,4 +1,4 @@
-"""Accuracy or R² on four tables, beside scikit-learn's MLP with its defaults, as JSON in results/.
+"""Measure accuracy or R² on four tables, beside scikit-learn's MLP with its defaults; write JSON.
 
 python benchmarks/tables.py [--seeds 0-4,7] [--tables iris,wine] [--out FILE.json]
 

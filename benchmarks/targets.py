@@ -1,4 +1,4 @@
-"""What gpunn is to reach, and whether a measurement shows it."""
+"""Compare measurements with gpunn's targets."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ HEADINGS = ("work", "at least", "measured", "")
 
 
 def target_rows(device: str, workloads: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """The targets of a device whose work was measured, each with what came out."""
+    """List the measured targets of a device with their results."""
     measured = {each["name"] for each in workloads}
     rows = []
     for target in TARGETS:

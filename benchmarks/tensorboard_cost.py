@@ -1,4 +1,4 @@
-"""What events for TensorBoard cost: runs with and without them, one after the other, as a ratio of their times.
+"""Measure the cost of TensorBoard events: the ratio of times of alternating runs with and without them.
 
 python benchmarks/tensorboard_cost.py [--pairs N]
 

@@ -1,6 +1,6 @@
-"""The work that is measured: networks, batches, weights and orders, written to a folder that every worker reads.
+"""Define the workloads: networks, batches, weights and orders, written to a folder that every worker reads.
 
-Nothing here is drawn by the library that is measured: weights come from NumPy, the order of the samples from
+No measured library draws anything here: weights come from NumPy, the order of the samples from
 `gpunn.kernels.random.epoch_order`, so all peers do the same arithmetic on the same samples.
 """
 
@@ -84,7 +84,7 @@ class Workload:
 
 
 def dense(*units: int) -> tuple[dict[str, Any], ...]:
-    """Fully-connected layers with ReLU between them."""
+    """Build fully-connected layers with ReLU between them."""
     layers: list[dict[str, Any]] = []
     for size in units:
         layers += [{"type": "Dense", "units": size}, {"type": "ReLU"}]
@@ -92,7 +92,7 @@ def dense(*units: int) -> tuple[dict[str, Any], ...]:
 
 
 def recipe(name: str) -> tuple[dict[str, Any], ...]:
-    """The layers of a recipe, for ten classes."""
+    """Read the layers of a recipe, for ten classes."""
     return tuple(with_units(layer, 10) for layer in read_experiment(name).layers)
 
 
@@ -133,7 +133,7 @@ def separable() -> tuple[dict[str, Any], ...]:
 
 
 def workloads() -> list[Workload]:
-    """All of them, the quick ones first."""
+    """List all workloads, the quick ones first."""
     nets = {"784-30-10": dense(30, 10), "784-128-10": dense(128, 10), "784-512-512-10": dense(512, 512, 10)}
     found = [Workload(f"{name}, batch 128", "dense", layers) for name, layers in nets.items()]
     found += [
@@ -181,14 +181,14 @@ def workloads() -> list[Workload]:
 
 
 def on_device(workload: Workload, device: str) -> Workload:
-    """The workload with the steps that a device needs to be timed: on a GPU, an epoch, also of convolutions."""
+    """Set the number of steps to time on a device: on a GPU an epoch, of convolutions too."""
     if device == "cpu" or workload.kind != "steps" or workload.apart or workload.scale:
         return workload
     return replace(workload, steps=AVAILABLE[workload.shape] // workload.batch)
 
 
 def quickened(workload: Workload) -> Workload:
-    """A twentieth of the work, to see that it runs; its times say nothing."""
+    """Cut the work to a twentieth, to see that it runs; its times mean nothing."""
     steps, samples = max(1, workload.steps // 20), workload.samples // 20 or workload.samples
     # After so few steps accuracies lie further apart where something was dropped out.
     return replace(workload, steps=steps, samples=samples, accuracy_agreement=max(0.2, workload.accuracy_agreement))
@@ -240,7 +240,7 @@ def images(shape: Shape) -> tuple[dict[str, NDArray[Any]], str]:
 
 
 def is_of_images(layers: Sequence[dict[str, Any]]) -> bool:
-    """Whether a network takes images, not features."""
+    """Return whether a network takes images, not features."""
     return any(layer["type"] in ("Flatten", "GlobalAveragePool2D") for layer in layers)
 
 
