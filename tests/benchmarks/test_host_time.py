@@ -27,11 +27,14 @@ def test_little_of_an_epoch_stands_in_the_way_of_the_device(host_time: Any, monk
     assert found["us"]["looks"]["host"] > 0 < found["us"]["upload"]["host"]
 
 
-@pytest.mark.parametrize("section", ["order", "looks"])
-def test_what_a_device_waits_for_is_seen(host_time: Any, monkeypatch: pytest.MonkeyPatch, section: str) -> None:
+# A quick processor reads the looks of an epoch at once in less than 400 µs; later, the device waits for none.
+@pytest.mark.parametrize(("section", "least_us"), [("order", MOST_IDLE_US), ("looks", 150)])
+def test_what_a_device_waits_for_is_seen(
+    host_time: Any, monkeypatch: pytest.MonkeyPatch, section: str, least_us: float
+) -> None:
     """Looks that are judged at once, or orders that nobody draws ahead, after a look at which it has run dry."""
     monkeypatch.setattr(Trainer, "_is_judged_later", lambda self: False)
     if section == "order":
         monkeypatch.setattr(Orders, "draw_ahead", lambda self, epoch: None)
     found = host_time.measured(STEP_US, 5, monkeypatch.setattr)
-    assert found["us"][section]["idle"] > MOST_IDLE_US, found
+    assert found["us"][section]["idle"] > least_us, found
