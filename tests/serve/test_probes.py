@@ -1,9 +1,13 @@
 """A probed network gives the outputs of its layers, as the layers by themselves compute them."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
 import gpunn as gn
+from gpunn.serve.network import ServedNetwork
 from gpunn.serve.probes import ProbedNetwork
 
 NETWORKS = {
@@ -123,3 +127,39 @@ def test_a_probed_network_on_a_gpu_gives_what_one_on_the_cpu_gives(name: str) ->
         for ours, theirs in zip(probed.outputs(x[:count], 1.0), wanted, strict=True):
             assert np.allclose(ours, theirs[:count], atol=1e-5)
     assert np.allclose(probed.outputs(x, 1.0, [1])[0], wanted[1], atol=1e-5)
+
+
+class Turned(gn.Layer):
+    """Images with their rows as columns."""
+
+    only_reshapes = True
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (input_shape[1], input_shape[0], input_shape[2])
+
+    def build(self, context: Any, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return self.output_shape(input_shape)
+
+    def forward(self, x: Any, training: bool) -> Any:
+        return x.swapaxes(1, 2)
+
+    def backward(self, dy: Any) -> Any:
+        return dy.swapaxes(1, 2)
+
+
+class Doubled(Turned):
+    only_reshapes = False
+    role = "normalization"
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return input_shape
+
+    def forward(self, x: Any, training: bool) -> Any:
+        return 2 * x
+
+
+def test_a_layer_of_your_own_is_described_by_its_attributes() -> None:
+    model = gn.Sequential([Turned(), Doubled(), gn.MaxPool2D(2), gn.Flatten(), gn.Dense(3)]).build((6, 4, 2), 8, "cpu")
+    told = ServedNetwork(model, None, Path("model.safetensors")).describe({})["layers"]
+    assert [layer["kind"] for layer in told] == ["other", "normalization", "pooling", "other", "dense"]
+    assert [layer["has_units"] for layer in told] == [False, True, True, False, True]

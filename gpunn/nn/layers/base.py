@@ -144,6 +144,8 @@ class Layer(Buildable, Part, ABC, kind="layer", example="Dense(10)"):
         output_is_free: Whether `backward` does not read the output of `forward`, so the next layer may overwrite it.
         aliases_gradient: Whether `backward` may return its input array.
         increases: Whether z₁ ≤ z₂ implies f(z₁) ≤ f(z₂), element by element, so the largest z has the largest a.
+        only_reshapes: Whether the output has the input's numbers in another shape; the page shows no units of it.
+        role: "activation", "normalization", "pooling" or "other": the colour of the layer's card on the page.
     """
 
     name_prefix: ClassVar[str] = ""
@@ -161,8 +163,8 @@ class Layer(Buildable, Part, ABC, kind="layer", example="Dense(10)"):
     is_pictured: ClassVar[bool] = True  # whether a picture of the network may end with its output
     is_chain: ClassVar[bool] = False  # whether its layers run as if they stood in its place
     drops_units: ClassVar[bool] = False  # whether it drops random units in training
-    only_reshapes: ClassVar[bool] = False  # whether it only reshapes its input
-    role: ClassVar[str] = "other"  # in a picture of a network: "activation", "normalization", "pooling"
+    only_reshapes: ClassVar[bool] = False
+    role: ClassVar[str] = "other"
     running: tuple[Any, ...] = ()  # `Stages` of its branches, once built
     branches: tuple[list["Layer"], ...] | list[list["Layer"]] = ()  # inner layers; each branch starts at the input
     main_branches: tuple[list["Layer"], ...] | list[list["Layer"]] = ()  # branches without shortcuts
