@@ -33,8 +33,8 @@ def screens(page: Path) -> list[str]:
 
 
 def varied(text: str) -> str:
-    """A screen with "#" for each number, as one line: a page may break it anywhere."""
-    return " ".join(re.sub(r"\d+(?:\.\d+)?", "#", text).split())
+    """A screen with "#" for each number or size, as one line: a page may break it anywhere."""
+    return " ".join(re.sub(r"\d+(?:\.\d+)?(?: [KMG]iB)?", "#", text).split())
 
 
 def of_embedding(folder: Path) -> str:
