@@ -1,5 +1,6 @@
 """Download published sets, mirror after mirror; keep a file only when it is complete and checked."""
 
+import fcntl
 import hashlib
 import io
 import logging
@@ -8,7 +9,7 @@ import stat
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def download(published: PublishedSet, folder: Path, mirrors: Sequence[str] | Non
     """Download the missing files of a published set into a folder, each only when complete and checked."""
     _check_allowed(published.name)
     order = list(published.mirrors if mirrors is None else mirrors)
-    with _writing(folder):
+    with _writing(folder), _alone(folder):
         return tuple(file.find(folder) or _fetch(published, file, order, folder) for file in published.files)
 
 
@@ -83,7 +84,9 @@ def download_archive(known: CifarSet, folder: Path, mirrors: Sequence[str] | Non
         return received
 
     mend = f"put it, or its files, into {folder}, {_OR_NAMED}"
-    with _writing(folder):
+    with _writing(folder), _alone(folder):
+        if (place := known.find(folder)) is not None:  # another process has downloaded it meanwhile
+            return place
         received = _from_mirrors(order, fetch, f"{known.name} needs {archive}", mend)
         for name, content in members_of(Gunzip(io.BytesIO(received)), known.sizes, Path(archive)).items():
             write_atomically(folder / name, content)
@@ -114,6 +117,22 @@ def _writing(folder: Path) -> Iterator[None]:
         wrong = f"cannot be written ({getattr(reason, 'strerror', '') or reason}): make room or give rights there"
         mend = "put the files into a folder that the environment variable GPUNN_DATA names"
         raise OutputError(f"{folder}: {wrong}, or {mend}") from None
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process, such as another rank, downloads into a folder; go on at once if it has no locks."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.warning("another process downloads into %s: waiting for it", folder)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def make_shared(folder: Path) -> None:

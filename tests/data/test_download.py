@@ -1,6 +1,7 @@
 """Downloads, against a server on the loopback: mirrors, checks, and that nothing half-done is left behind."""
 
 import contextlib
+import errno
 import gzip
 import hashlib
 import logging
@@ -8,6 +9,8 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -173,6 +176,28 @@ def test_files_that_are_there_are_not_asked_for_again(tmp_path):
         (tmp_path / stem).write_bytes(idx_bytes(ARRAYS[stem]))
     _, (asked,) = fetched(BY_CONTENT, tmp_path, sends(CONTENT))
     assert asked == [f"{STEMS[3]}.gz"]
+
+
+def test_of_several_downloads_at_a_time_one_asks_and_the_others_wait(tmp_path, caplog):
+    def slowly(handler, name):
+        time.sleep(0.1)
+        sends(CONTENT)(handler, name)
+
+    folder = tmp_path / "set"
+    with server(slowly) as (address, asked), ThreadPoolExecutor(3) as pool:
+        done = list(pool.map(lambda _: download(BY_CONTENT, folder, [address]), range(3)))
+    assert sorted(asked) == sorted(CONTENT)
+    assert done == [tuple(folder / file.stem for file in BY_CONTENT.files)] * 3
+    assert "waiting for it" in caplog.text
+
+
+def test_where_a_folder_knows_no_locks_a_download_goes_on(tmp_path, monkeypatch):
+    def refuse(descriptor, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("gpunn.data.download.fcntl.flock", refuse)
+    fetched(BY_CONTENT, tmp_path, sends(CONTENT))
+    assert whole(tmp_path)
 
 
 def test_a_server_that_is_not_there_cannot_be_reached(tmp_path):
