@@ -230,5 +230,5 @@ def test_many_classes_with_long_names_fit_a_phone(visit: Visiting, site: str) ->
     assert names[0].endswith("number 119")
     assert page.page.inner_text("#more") == "The ten likeliest of 120 classes."
     assert page.page.inner_text("#sure").startswith("not sure: 2\u00a0%, or a family")
-    assert page.page.inner_text("#confusion-note") == "None is taken for another."
+    assert page.page.inner_text("#confusion-note") == "No mistakes."
     assert page.page.evaluate("() => document.documentElement.scrollWidth") == 390

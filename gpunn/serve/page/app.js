@@ -54,9 +54,9 @@ class Page {
     const isImage = kind === "image";
     const takesPictures = isImage && this.model.input.takes_pictures !== false;
     const isGrey = takesPictures && (shape[2] ?? 1) === 1;
-    $("try-title").textContent = isGrey ? "Draw" : isImage ? "Show it a picture" : "Set its inputs";
+    $("try-title").textContent = isGrey ? "Draw" : isImage ? "Choose a picture" : "Set its inputs";
     $("seen").hidden = !isImage;
-    $("answer-title").textContent = this.model.task === "reconstruction" ? "What it makes of it" : "Answer";
+    $("answer-title").textContent = this.model.task === "reconstruction" ? "Reconstruction" : "Prediction";
     $("sample").hidden = !this.hasSamples;
     $("sample").addEventListener("click", () => this.sample());
     if (isGrey) this.offerPad();

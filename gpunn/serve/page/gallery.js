@@ -60,7 +60,7 @@ export function drawConfusion({ classes, counts }) {
     const sum = row.reduce((a, b) => a + b, 0) || 1;
     const cells = row.map((count, to) => {
       const share = count / sum;
-      const cell = h("td", { class: count ? "" : "none", title: `${classes[at]} taken for ${classes[to]}: ${count}` }, whole(count));
+      const cell = h("td", { class: count ? "" : "none", title: `${classes[at]} predicted as ${classes[to]}: ${count}` }, whole(count));
       if (count) {
         const tint = at === to ? -share : 0.25 + 0.75 * share; // correct cells blue, and even one mistake visible
         cell.style.background = cssColour(tint, { largest: 1.25 });
@@ -73,6 +73,6 @@ export function drawConfusion({ classes, counts }) {
   $("confusion-table").replaceChildren(h("thead", {}, head), h("tbody", {}, rows));
   const pairs = counts.flatMap((row, at) => row.map((count, to) => ({ count: at === to ? 0 : count, at, to })));
   const most = pairs.filter(({ count }) => count).sort((a, b) => b.count - a.count).slice(0, 3);
-  const words = most.map(({ count, at, to }) => `${names[at]} for ${names[to]} (${whole(count)})`);
-  $("confusion-note").textContent = words.length ? `Most often taken: ${words.join(", ")}.` : "None is taken for another.";
+  const words = most.map(({ count, at, to }) => `${names[at]} predicted as ${names[to]} (${whole(count)})`);
+  $("confusion-note").textContent = words.length ? `Most frequent mistakes: ${words.join(", ")}.` : "No mistakes.";
 }

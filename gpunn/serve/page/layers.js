@@ -60,7 +60,7 @@ class OutputCard {
     this.text = h("p", { class: "end-answer" });
     this.note = h("p", { class: "note" });
     this.canvas = h("canvas", { class: "pixels", "aria-hidden": "true", hidden: true });
-    this.root = h("li", { class: "card end" }, h("h3", {}, "Answer"), this.text, this.canvas, this.note);
+    this.root = h("li", { class: "card end" }, h("h3", {}, "Prediction"), this.text, this.canvas, this.note);
   }
 
   show({ best, values, answers, reconstruction }) {

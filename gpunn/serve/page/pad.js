@@ -135,7 +135,7 @@ export class Pad {
       this.told("Cleared.");
     } else if (event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey)) {
       this.undo();
-      this.told("The last stroke is gone.");
+      this.told("Last stroke removed.");
     } else return;
     event.preventDefault();
     this.drawCursor();

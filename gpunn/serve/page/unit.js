@@ -20,7 +20,7 @@ export class UnitPanel {
       "li",
       { class: "unit", onkeydown: (event) => event.key === "Escape" && this.close() },
       h("header", {}, this.heading, close),
-      h("div", { class: "parts" }, h("div", {}, h("h4", {}, "Its answer now"), this.now, this.nowText), this.weights, this.images),
+      h("div", { class: "parts" }, h("div", {}, h("h4", {}, "Output now"), this.now, this.nowText), this.weights, this.images),
     );
     addEventListener("resize", () => this.open && this.place());
   }
@@ -46,7 +46,7 @@ export class UnitPanel {
     this.abort?.abort();
     this.abort = new AbortController();
     if (!layer.has_units || !this.engine.has.unit) {
-      this.weights.replaceChildren(h("p", { class: "note" }, "This layer has no weights of its own: it works on what the layer before it answers."));
+      this.weights.replaceChildren(h("p", { class: "note" }, "This layer has no weights."));
       return;
     }
     try {
@@ -97,7 +97,7 @@ export class UnitPanel {
 
   drawWeights({ weights, bias, weights_of: of }) {
     const from = this.layers.cards.find(({ layer }) => layer.index === of)?.layer;
-    const parts = [h("h4", {}, from && of !== this.open.layer.index ? `Weights of ${from.title}` : "Its weights")];
+    const parts = [h("h4", {}, from && of !== this.open.layer.index ? `Weights of ${from.title}` : "Weights")];
     if (weights) {
       const image = weights.shape.length === 3 ? weights : { shape: sides(weights.shape), data: weights.data };
       const scale = extremes(image.data);
@@ -126,8 +126,8 @@ export class UnitPanel {
       enlarge(canvas, pixels(image, this.engine.range), 56);
       const words = `${set} sample ${index}${label === null || label === "" ? "" : `: ${label}`}`;
       const act = () => this.predicted(image, words);
-      return h("button", { type: "button", class: "picture", onclick: act, "aria-label": `Show ${words}, answered with ${number(activation)}`, title: words }, canvas, h("span", {}, shortened(String(label ?? ""), 10)), h("small", {}, number(activation)));
+      return h("button", { type: "button", class: "picture", onclick: act, "aria-label": `Show ${words}, activation ${number(activation)}`, title: words }, canvas, h("span", {}, shortened(String(label ?? ""), 10)), h("small", {}, number(activation)));
     });
-    return this.images.replaceChildren(h("h4", {}, "It answers most to"), h("div", { class: "gallery" }, buttons), h("p", { class: "note" }, of ? `Of ${whole(of)} samples of the ${images[0].set} set.` : ""));
+    return this.images.replaceChildren(h("h4", {}, "Top activations"), h("div", { class: "gallery" }, buttons), h("p", { class: "note" }, of ? `Of ${whole(of)} samples of the ${images[0].set} set.` : ""));
   }
 }
