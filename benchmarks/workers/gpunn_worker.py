@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ from protocol import Task, Worker, serve
 
 import gpunn as gn
 from gpunn.config import from_config
+from gpunn.kernels.cores import EVERY, load_monitor
 from gpunn.kernels.numba_loops import LONG
 from gpunn.train.arguments import TrainOptions
 from gpunn.train.callbacks import LambdaCallback
@@ -76,6 +78,11 @@ class Gpunn(Worker):
             return
         self.trainer.restore(self.start)
         self.trainer.step.backend.synchronize()
+        # A training measures four times a second how many cores are free. A round may be shorter than that, and would
+        # go by the cores that the other peers left free while this one waited.
+        load_monitor.free()
+        time.sleep(EVERY)
+        load_monitor.free()
 
     def run(self) -> Any:
         task = self.task

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from gpunn.kernels.record import Host
 
-EVERY = 0.25  # seconds between two measurements of the load
+EVERY, SOON = 0.25, 0.1  # seconds between two measurements of the load, and to the next one after a wait
 SHARE = 0.75  # share of a core that a thread must get; with less, the other threads wait for it longer than they save
 WORTHWHILE = 2**24  # bytes of work below which a second thread costs more than it saves
 # Bytes of work per call for one thread, and for each of several, where longer calls wait less for each other.
@@ -108,7 +108,8 @@ class LoadMonitor:
             self._next = now + EVERY  # at once, so that no other thread measures as well
             self._measure(now)
             # On a machine of hundreds of cores the kernel takes a millisecond to count.
-            self._next = now + max(EVERY, 100 * (time.perf_counter() - now))
+            every = SOON if self._was_idle else EVERY
+            self._next = now + max(every, 100 * (time.perf_counter() - now))
         return self._free
 
     def _measure(self, now: float) -> None:
@@ -120,9 +121,10 @@ class LoadMonitor:
         if last is not None and last[0] == whose:
             _, then, own_then, used_then = last
             seconds, own = now - then, self._last[2] - own_then
-            # The load while this process waited says nothing about the load now: the next measurement decides.
+            # The load while this process waited says nothing about the load now: take all cores, and measure soon.
             self._was_idle = not self._was_idle and seconds > 2 * EVERY and own < seconds / 4
             if self._was_idle:
+                self._free = cores()
                 return
             for (size, _), after, before in zip(pools, used, used_then, strict=True):
                 free = min(free, size - max(0.0, after - before - own) / seconds)

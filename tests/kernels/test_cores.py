@@ -70,6 +70,18 @@ def test_what_others_did_while_it_waited_says_nothing_of_now(monkeypatch: pytest
     assert load_monitor.free() == 1  # they go on
 
 
+def test_after_a_wait_all_cores_are_tried_and_soon_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work of less than a quarter of a second between waits would else keep the one thread of a moment long ago."""
+    machine, load_monitor = made(monkeypatch, 2), cores.LoadMonitor()
+    load_monitor.free()
+    machine.go_on(0.4, 1.0, 1.0)
+    assert load_monitor.free() == 1
+    machine.go_on(3.0, 0.1, 1.8)
+    assert load_monitor.free() == 2
+    machine.go_on(0.12, 1.0, 0.9)
+    assert load_monitor.free() == 1  # they go on
+
+
 def test_who_gets_next_to_nothing_gives_way_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     machine, load_monitor = made(monkeypatch, 2), cores.LoadMonitor()
     load_monitor.free()
