@@ -39,7 +39,8 @@ gpunn bench --help                                                 # all groups 
 You get the tables below, and `benchmarks.json`, `benchmarks.png` and `growth.png`.
 
 - **Processes.** Each library runs in a separate process with all cores, so thread pools do not collide. They take
-  turns, A B A B. The first turn warms up (compilers finish) and is not counted.
+  turns, A B A B. The first turn warms up (compilers finish) and is not counted. Before a turn gpunn measures for a
+  quarter of a second how many cores are free, as it does four times a second in a training.
 - **Work.** All begin with the same weights (drawn by NumPy) and see the same batches in the same order. A step is
   gather of the batch from bytes, conversion, forward, backward and update. gpunn runs the loop of `fit` with
   shuffling, records and checks; the peers run bare loops. gpunn's steps are the first of a training of 10,000, so

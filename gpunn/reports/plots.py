@@ -14,7 +14,6 @@ from gpunn.errors import OptionError, ShapeError
 from gpunn.files import StrPath
 from gpunn.nn.arguments import as_batch
 from gpunn.nn.locking import explains_shortage
-from gpunn.nn.losses import MeanSquaredError
 from gpunn.nn.network import Network
 from gpunn.nn.tasks import Task
 from gpunn.reports import filters, learning_rates, predictions
@@ -22,6 +21,7 @@ from gpunn.reports.multilabel import draw_multilabel, draw_multilabel_mistakes
 from gpunn.reports.reconstructions import MOST_SHOWN, draw_reconstructions
 from gpunn.reports.regression import draw_largest_errors, draw_predictions
 from gpunn.train.arguments import as_samples
+from gpunn.train.custom_metrics import task_of
 from gpunn.train.history import History
 from gpunn.train.outputs_report import MultilabelReport, RegressionReport
 from gpunn.train.predictions import all_outputs, answers_to
@@ -288,10 +288,9 @@ def _report(model: Network, samples: Any, y: ArrayLike | None) -> Any:
 def _taken(model: Network, samples: Any, y: ArrayLike | None) -> tuple[Samples, Task, tuple[str, ...]]:
     """Return samples as the network takes them, its task, and the names of its targets if they are not classes."""
     taken = as_samples(samples, y, model)
-    task = (model.loss or MeanSquaredError()).task(bool(taken.classes))
     columns = taken.columns
     names = () if columns is None or taken.classes else columns.targets
-    return taken, task, names if names and len(names) == taken.targets.shape[1] else ()
+    return taken, task_of(model, taken), names if names and len(names) == taken.targets.shape[1] else ()
 
 
 def _targets(samples: Samples) -> Any:
