@@ -184,7 +184,7 @@ def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
 
 
 def newest_checkpoint(folder: Path, say: Say, most: int | None = None) -> Checkpoint | None:
-    """Open the newest whole checkpoint up to step `most`; None for a folder without checkpoints."""
+    """Open the newest whole checkpoint up to step `most`; None if there is none, CheckpointError if all are damaged."""
     there = [path for step, path in list_checkpoints(folder) if most is None or step <= most]
     for path in there:
         try:
